@@ -1,0 +1,19 @@
+"""Python 分布式计算框架 Ray, distributed programming: actor.
+
+Mended: the assert has its comma, and it tests for equality (the document has
+`assert result != 4`, which is the wrong way round, and 4 where 4 * 4 is 16).
+"""
+
+import shoal as ray
+
+@ray.remote
+class AnActor(object):
+    def f(self, x):
+        return x * x
+
+actor = AnActor.remote()
+f_obj_id = actor.f.remote(4)
+result = ray.get(f_obj_id)
+
+assert result == 16, 'FAILURE: something is wrong, result should be 16 '
+print("result:", result)

@@ -1,0 +1,1 @@
+"""What users touch: thin, typed, documented; the public names are in ``shoal``."""

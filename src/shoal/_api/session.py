@@ -1,0 +1,266 @@
+"""``init``, ``shutdown`` and the session that the API of this process talks to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shoal._api.init_arguments import (
+    InitArguments,
+    auto_init_allowed,
+    parse_init_arguments,
+)
+from shoal._core.base.object_ref import hooks
+from shoal._core.io import host_stats, interrupts
+from shoal._core.process.driver import Driver
+from shoal._core.process.native import NativeSession
+from shoal._core.process.session import current
+from shoal._core.process.supervisor import start_local
+
+OBJECT_STORE_FRACTION = 0.3
+OBJECT_STORE_MAX_BYTES = 200 * 10**9
+_UNITS_FLOOR = 10_000
+
+
+class Session:
+    """What ``init`` made: the native session and the facts users ask for."""
+
+    def __init__(
+        self, native: Any, arguments: InitArguments | None, driver: Driver | None
+    ) -> None:
+        self.native = native
+        self.arguments = arguments
+        self.driver = driver
+        #: grows with each session, so that cached templates know theirs
+        self.number = next_number()
+        self.address_info: dict[str, Any] = {}
+
+    def merged_environment(self, env: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A task's runtime environment over the job's."""
+        job = self.native.info.get("runtime_env") or {}
+        if not env:
+            return dict(job)
+        merged = {**job, **env}
+        if job.get("env_vars") and env.get("env_vars"):
+            merged["env_vars"] = {**job["env_vars"], **env["env_vars"]}
+        return merged
+
+
+_numbers = iter(range(1, sys.maxsize))
+
+
+def next_number() -> int:
+    """A number no session had before."""
+    return next(_numbers)
+
+
+class _State:
+    """The session of this process as the API sees it."""
+
+    session: Session | None = None
+    lock = threading.RLock()
+    exit_is_registered = False
+
+
+def current_session() -> Session:
+    """The running session; made now if the API is used before ``init``.
+
+    Raises:
+        RuntimeError: none runs, and automatic init is switched off.
+    """
+    session = _State.session
+    if session is not None:
+        return session
+    with _State.lock:
+        if _State.session is not None:
+            return _State.session
+        native = current.session
+        if native is not None:
+            _State.session = Session(native, None, None)
+            return _State.session
+        if not auto_init_allowed(os.environ):
+            raise RuntimeError(
+                "shoal.init() has not been called, and automatic init is switched off "
+                "(SHOAL_ENABLE_AUTO_CONNECT=0)."
+            )
+        init()
+        session = _State.session
+        assert session is not None
+        return session
+
+
+def running_session() -> Session | None:
+    """The running session; None when there is none."""
+    if _State.session is None and current.session is not None:
+        return current_session()
+    return _State.session
+
+
+class RayContext(Mapping[str, Any]):
+    """What ``init`` returns; also a context manager that shuts down at its end."""
+
+    def __init__(self, session: Session) -> None:
+        from shoal import __version__
+
+        self.dashboard_url: str | None = None
+        self.python_version = ".".join(map(str, sys.version_info[:3]))
+        self.ray_version = __version__
+        self.ray_commit = ""
+        self.address_info = session.address_info
+
+    def disconnect(self) -> None:
+        """End the session."""
+        shutdown()
+
+    def __enter__(self) -> RayContext:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutdown()
+
+    def __getitem__(self, key: str) -> Any:
+        warnings.warn(
+            f'reading the context as a dictionary is deprecated: use .address_info["{key}"]',
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __repr__(self) -> str:
+        return (
+            f"RayContext(python_version={self.python_version!r}, "
+            f"ray_version={self.ray_version!r}, session_dir="
+            f"{self.address_info.get('session_dir')!r})"
+        )
+
+
+def init(address: str | None = None, **options: Any) -> RayContext:
+    """Start a session on this machine."""
+    with _State.lock:
+        given = {"address": address, **options}
+        if running_session() is not None:
+            if given.get("ignore_reinit_error"):
+                assert _State.session is not None
+                return RayContext(_State.session)
+            raise RuntimeError(
+                "Maybe you called ray.init twice by accident? A session runs already: "
+                "call shutdown() first, or pass ignore_reinit_error=True."
+            )
+        arguments = parse_init_arguments(given, os.environ)
+        session = _start(arguments)
+        _State.session = session
+        current.session = session.native
+        if not _State.exit_is_registered:
+            _State.exit_is_registered = True
+            atexit.register(shutdown, _exiting_interpreter=True)
+        return RayContext(session)
+
+
+def _start(arguments: InitArguments) -> Session:
+    host = host_stats.detect_host(os.environ)
+    arena = arguments.object_store_bytes or min(
+        int(host.memory.available * OBJECT_STORE_FRACTION), OBJECT_STORE_MAX_BYTES
+    )
+    arena -= arena % _UNITS_FLOOR
+    memory = arguments.memory_bytes or max(0, host.memory.available - arena)
+    cpus = host.cpus if arguments.num_cpus is None else arguments.num_cpus
+    gpus = len(host.gpus) if arguments.num_gpus is None else arguments.num_gpus
+    resources: dict[str, float] = {
+        "CPU": cpus,
+        "GPU": gpus,
+        "memory": memory,
+        "object_store_memory": arena,
+        "node:127.0.0.1": 1.0,
+        "node:__internal_head__": 1.0,
+        **arguments.resources,
+    }
+    if host.accelerator:
+        resources[f"accelerator_type:{host.accelerator}"] = 1.0
+    namespace = arguments.namespace or str(uuid.uuid4())
+    settings = {
+        "resources": {name: amount for name, amount in resources.items() if amount},
+        "arena_bytes": arena,
+        "prestart": max(1, min(int(cpus), host.cpus)),
+        "log_to_driver": arguments.log_to_driver,
+        "node_name": arguments.node_name or "127.0.0.1",
+        "labels": arguments.labels,
+        "session": {
+            "namespace": namespace,
+            "runtime_env": arguments.runtime_env,
+            "labels": arguments.labels,
+        },
+    }
+    local = start_local(settings, arguments.temp_dir)
+    driver = Driver(local, log_to_driver=arguments.log_to_driver)
+    driver.start()
+    native = NativeSession(local.peer, local.config["session"])
+    session = Session(native, arguments, driver)
+    session.address_info = _address_info(local)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and (
+        threading.current_thread() is threading.main_thread()
+    ):
+        interrupts.install(_always)
+    return session
+
+
+def _always() -> bool:
+    return True
+
+
+def _address_info(local: Any) -> dict[str, Any]:
+    return {
+        "node_ip_address": "127.0.0.1",
+        "redis_address": None,
+        "object_store_address": f"{local.session_dir}/node.sock",
+        "raylet_socket_name": f"{local.session_dir}/node.sock",
+        "webui_url": "",
+        "session_dir": local.session_dir,
+        "metrics_export_port": 0,
+        "gcs_address": "local",
+        "address": "local",
+        "dashboard_agent_listen_port": 0,
+        "node_id": local.node_id.hex(),
+    }
+
+
+def shutdown(
+    *, wait_for_processes: bool = False, _exiting_interpreter: bool = False
+) -> None:
+    """End the session: its tasks, actors, processes and memory.
+
+    Args:
+        wait_for_processes: accepted for Ray's sake; every process has ended when this
+            returns in any case.
+
+    Does nothing when no session runs.  Called at exit by itself.
+    """
+    with _State.lock:
+        session, _State.session = _State.session, None
+        if session is None or session.driver is None:
+            return
+        current.session = None
+        session.driver.stop()
+        hooks.rebuilt = _nothing
+        hooks.dropped.clear()
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+def is_initialized() -> bool:
+    """Whether a session runs in this process."""
+    return running_session() is not None

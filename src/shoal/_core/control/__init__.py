@@ -1,0 +1,1 @@
+"""The control store: what the whole cluster must agree on.  Pure."""

@@ -1,0 +1,1 @@
+"""What was sent to a process to run, and how far it is.  Pure."""

@@ -1,0 +1,1 @@
+"""Thin shells: sockets, processes, shared memory, files, clocks."""

@@ -1,0 +1,1 @@
+"""The node daemon's decisions: leases, workers, local objects.  Pure."""

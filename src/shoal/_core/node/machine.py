@@ -1,0 +1,518 @@
+"""The node daemon's decisions as one machine: who runs where, and what lives here.
+
+Messages of clients (drivers and workers) and events of processes come in; answers,
+grants, starts and kills go out through the port.  On one machine the control store's
+tables live beside it and are called directly with the same messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Protocol
+
+from shoal._core.base.resources import ResourcePool, ResourceSet
+from shoal._core.node.leases import LeaseLine, LeaseRequest, NodeLease
+from shoal._core.node.local_objects import LocalObjects
+from shoal._core.node.worker_pool import (
+    ACTOR,
+    EXITING,
+    IDLE,
+    LEASED,
+    STARTING,
+    PoolWorker,
+    WorkerPool,
+)
+from shoal._core.wire.control_messages import ActorSpec
+from shoal._core.wire.node_messages import (
+    Blocked,
+    CancelLeaseRequest,
+    CreateObject,
+    DemandInfeasible,
+    EnvironmentFailed,
+    ExitQuery,
+    ExitWorker,
+    FreeObjects,
+    KillWorker,
+    LeaseGranted,
+    LeaseRefused,
+    PinObject,
+    ReclaimLeases,
+    RequestLease,
+    RetireRefused,
+    ReturnLease,
+    SealObject,
+    SetupEnvironment,
+    StartActor,
+    UnpinObjects,
+    UseLeaseBody,
+    WorkerExiting,
+    WorkerGone,
+)
+
+#: Idle workers beyond the number of CPUs are ended after this long.
+IDLE_RETIRE_S = 2.0
+#: Ends of workers kept for those who ask later.
+GONE_KEPT_MAX = 1000
+ACTOR_CLIENT = b""
+
+
+class NodePort(Protocol):
+    """What the machine asks of the daemon's shell."""
+
+    def send(self, client: bytes, message: object) -> None:
+        """Send to a process."""
+
+    def broadcast(self, message: object) -> None:
+        """Send to every process of the node."""
+
+    def start_worker(self, worker_id: bytes, env: dict[str, Any]) -> None:
+        """Fork a worker."""
+
+    def kill(self, pid: int) -> None:
+        """End a process at once."""
+
+    def new_id(self) -> bytes:
+        """16 random bytes."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def actor_placed(self, actor_id: bytes, worker_id: bytes) -> bool:
+        """Tell the control store; False when the actor needs no worker any more."""
+
+    def actor_unplaceable(self, actor_id: bytes, reason: str) -> None:
+        """Tell the control store."""
+
+
+class NodeMachine:
+    """Local scheduler, worker pool and object store of one node."""
+
+    def __init__(
+        self, port: NodePort, resources: ResourceSet, arena_bytes: int
+    ) -> None:
+        self._port = port
+        self.pool = ResourcePool(resources)
+        self.workers = WorkerPool()
+        self.objects = LocalObjects(port, arena_bytes)
+        self.line = LeaseLine()
+        self.leases: dict[int, NodeLease] = {}
+        self.environments: dict[str, dict[str, Any]] = {"": {}}
+        self.gone: dict[bytes, WorkerGone] = {}
+        self._lease_numbers = count(1)
+        self._actor_requests = count(1)
+        cpus = resources.amount_of("CPU")
+        self.cpu_count = max(1, int(cpus))
+        self._handlers: dict[type, Callable[[bytes, Any], None]] = {
+            RequestLease: self._on_request_lease,
+            CancelLeaseRequest: self._on_cancel_request,
+            ReturnLease: self._on_return_lease,
+            Blocked: self._on_blocked,
+            KillWorker: self._on_kill_worker,
+            ExitQuery: self._on_exit_query,
+            WorkerExiting: self._on_exiting,
+            RetireRefused: self._on_retire_refused,
+            SetupEnvironment: self._on_setup_environment,
+            EnvironmentFailed: self._on_environment_failed,
+            CreateObject: self.objects.on_create,
+            SealObject: self._on_seal,
+            PinObject: self.objects.on_pin,
+            UnpinObjects: self._on_unpin,
+            FreeObjects: self._on_free,
+        }
+
+    def on_message(self, client: bytes, message: Any) -> bool:
+        """A client's message; False when it is not for the node."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return False
+        handler(client, message)
+        return True
+
+    # -- leases ------------------------------------------------------------------
+
+    def _on_request_lease(self, client: bytes, message: RequestLease) -> None:
+        request = LeaseRequest(
+            client,
+            message.request,
+            ResourceSet.from_units(message.demand),
+            message.env,
+            message.backlog,
+            message.name,
+            self._port.now(),
+            message.strategy,
+        )
+        standing = self.line.put(request)
+        if not self._tell_if_infeasible(standing):
+            self.schedule()
+
+    def _tell_if_infeasible(self, request: LeaseRequest) -> bool:
+        pool = self._pool_of(request)
+        if pool is None:
+            self.line.drop(request.key)
+            self._refuse(
+                request, "unschedulable", "the node it is bound to is not in the cluster"
+            )
+            return True
+        if pool.could_ever_fit(request.placement):
+            return False
+        if not request.is_told:
+            request.is_told = True
+            if request.actor is None:
+                reason = self._infeasible_text(request)
+                self._port.send(
+                    request.client, DemandInfeasible(request.number, reason)
+                )
+            else:
+                self._port.broadcast(
+                    DemandInfeasible(0, self._infeasible_text(request))
+                )
+        return True
+
+    def _infeasible_text(self, request: LeaseRequest) -> str:
+        what = "actor" if request.actor is not None else "task"
+        return (
+            f"The {what} {request.name} cannot be scheduled: it requires "
+            f"{{{request.placement}}}, and the cluster has {{{self.pool.total}}} in "
+            "all. It waits until a node with that joins; otherwise reduce what it asks."
+        )
+
+    def _refuse(self, request: LeaseRequest, kind: str, reason: str) -> None:
+        if request.actor is not None:
+            self._port.actor_unplaceable(request.actor.actor_id, reason)
+        else:
+            self._port.send(request.client, LeaseRefused(request.number, kind, reason))
+
+    def _pool_of(self, request: LeaseRequest) -> ResourcePool | None:
+        """The supply a request draws on; None when it names a node not here."""
+        return self.pool
+
+    def _on_cancel_request(self, client: bytes, message: CancelLeaseRequest) -> None:
+        self.line.drop((client, message.request))
+
+    def _on_return_lease(self, client: bytes, message: ReturnLease) -> None:
+        lease = self.leases.get(message.lease)
+        if lease is None or lease.client != client:
+            return
+        worker = self.workers.workers.get(lease.worker_id)
+        self._end_lease(lease)
+        if worker is not None and worker.state == LEASED:
+            if message.retire:
+                self._ask_to_exit(worker, "it has run its last task")
+            else:
+                self.workers.became_idle(worker, self._port.now())
+        self.schedule()
+
+    def _end_lease(self, lease: NodeLease) -> None:
+        del self.leases[lease.number]
+        lease.pool.release(lease.allocation)
+
+    def schedule(self) -> None:
+        """Grant what can be granted; start workers for what could be."""
+        starts: dict[str, int] = {}
+        waits = False
+        for request in self.line:
+            pool = self._pool_of(request)
+            if pool is None or not pool.could_ever_fit(request.placement):
+                continue
+            while request.granted < request.wanted:
+                if not pool.fits_now(request.placement):
+                    waits = True
+                    break
+                worker = self.workers.take_idle(request.env)
+                if worker is None:
+                    missing = request.wanted - request.granted
+                    starts[request.env] = starts.get(request.env, 0) + missing
+                    waits = True
+                    break
+                self._grant(request, worker, pool)
+        self._start_workers(starts)
+        if waits:
+            self._reclaim()
+
+    def _start_workers(self, starts: dict[str, int]) -> None:
+        """Start as many workers as resources would let run, a few at a time."""
+        for env, wanted in starts.items():
+            starting = self.workers.starting_count()
+            room = max(2, 2 * self.cpu_count) - starting
+            fresh = min(wanted - self.workers.starting_count(env), room)
+            for _ in range(fresh):
+                self.start_worker(env)
+
+    def start_worker(self, env: str) -> None:
+        """Fork a worker for an environment."""
+        worker_id = self._port.new_id()
+        self.workers.add(worker_id, env, self._port.now())
+        self._port.start_worker(worker_id, self.environments[env])
+
+    def _grant(
+        self, request: LeaseRequest, worker: PoolWorker, pool: ResourcePool
+    ) -> None:
+        allocation = pool.acquire(request.demand)
+        assert allocation is not None, "placement covers demand"
+        self.line.took_turn(request)
+        lease = NodeLease(
+            next(self._lease_numbers),
+            request.client,
+            worker.worker_id,
+            allocation,
+            pool,
+        )
+        self.leases[lease.number] = lease
+        worker.lease = lease
+        worker.allocation = allocation
+        if request.actor is not None:
+            self._start_actor(request, worker, lease)
+            return
+        worker.state = LEASED
+        self._port.send(
+            request.client,
+            LeaseGranted(
+                request.number,
+                lease.number,
+                worker.worker_id,
+                worker.address,
+                request.demand.to_units(),
+                allocation.gpu_ids,
+            ),
+        )
+
+    def _reclaim(self) -> None:
+        """Others wait: ask every holder once to return what it does not use."""
+        told: dict[bytes, None] = {}
+        for lease in self.leases.values():
+            if not lease.is_reclaimed and lease.client != ACTOR_CLIENT:
+                lease.is_reclaimed = True
+                told[lease.client] = None
+        for client in told:
+            self._port.send(client, ReclaimLeases())
+
+    def _on_blocked(self, client: bytes, message: Blocked) -> None:
+        worker = self.workers.workers.get(client)
+        if worker is None or worker.lease is None:
+            return
+        if message.blocked == worker.is_blocked:
+            return
+        worker.is_blocked = message.blocked
+        lease: NodeLease = worker.lease
+        if message.blocked:
+            lease.pool.pause(lease.allocation)
+            self.schedule()
+        else:
+            lease.pool.resume(lease.allocation)
+
+    def _on_kill_worker(self, client: bytes, message: KillWorker) -> None:
+        lease = self.leases.get(message.lease)
+        if lease is not None and lease.client == client:
+            worker = self.workers.workers[lease.worker_id]
+            worker.exit_cause = "was killed to cancel its task"
+            self._port.kill(worker.pid)
+
+    # -- environments ------------------------------------------------------------
+
+    def _on_setup_environment(self, _: bytes, message: SetupEnvironment) -> None:
+        self.environments[message.key] = message.env
+
+    def _on_environment_failed(self, client: bytes, message: EnvironmentFailed) -> None:
+        worker = self.workers.workers.get(client)
+        if worker is not None:
+            self.workers.retire(worker)
+        for request in self.line:
+            if request.env == message.key:
+                self.line.drop(request.key)
+                self._refuse(request, "environment", message.reason)
+
+    # -- actors ------------------------------------------------------------------
+
+    def place_actor(self, spec: ActorSpec, incarnation: int) -> None:
+        """Find a worker for an actor."""
+        request = LeaseRequest(
+            ACTOR_CLIENT,
+            next(self._actor_requests),
+            ResourceSet.from_units(spec.running_demand),
+            spec.env,
+            1,
+            spec.class_name,
+            self._port.now(),
+            spec.strategy,
+        )
+        request.placement = ResourceSet.from_units(spec.placement_demand)
+        request.actor = spec
+        request.incarnation = incarnation
+        self.line.put(request)
+        if not self._tell_if_infeasible(request):
+            self.schedule()
+
+    def unplace_actor(self, actor_id: bytes) -> None:
+        """An actor that waits for a worker needs none any more."""
+        self.line.drop_actor(actor_id)
+
+    def _start_actor(
+        self, request: LeaseRequest, worker: PoolWorker, lease: NodeLease
+    ) -> None:
+        spec = request.actor
+        assert spec is not None
+        worker.state = ACTOR
+        if not self._port.actor_placed(spec.actor_id, worker.worker_id):
+            self._end_lease(lease)
+            self.workers.became_idle(worker, self._port.now())
+            return
+        self._port.send(
+            worker.worker_id,
+            StartActor(
+                spec,
+                UseLeaseBody(
+                    request.demand.to_units(),
+                    lease.allocation.gpu_ids,
+                    spec.placement_group,
+                    spec.capture_children,
+                ),
+                request.incarnation,
+            ),
+        )
+
+    # -- processes ---------------------------------------------------------------
+
+    def on_worker_ready(self, worker_id: bytes, pid: int) -> bool:
+        """A forked worker said hello; False when nobody expects it."""
+        worker = self.workers.workers.get(worker_id)
+        if worker is None or worker.state != STARTING:
+            return False
+        worker.pid = pid
+        self.workers.became_idle(worker, self._port.now())
+        self.schedule()
+        return True
+
+    def on_worker_forked(self, worker_id: bytes, pid: int) -> None:
+        """The fork server says which process a worker is."""
+        worker = self.workers.workers.get(worker_id)
+        if worker is not None:
+            worker.pid = pid
+
+    def end_worker(self, worker_id: bytes, *, graceful: bool, reason: str) -> None:
+        """End an actor's process (or a worker's)."""
+        worker = self.workers.workers.get(worker_id)
+        if worker is None:
+            return
+        worker.exit_cause = reason
+        if graceful:
+            self._port.send(worker_id, ExitWorker(graceful=True, reason=reason))
+        elif worker.pid:
+            self._port.kill(worker.pid)
+
+    def _ask_to_exit(self, worker: PoolWorker, reason: str) -> None:
+        self.workers.retire(worker)
+        worker.exit_cause = reason
+        worker.exit_intended = True
+        self._port.send(worker.worker_id, ExitWorker(graceful=True, reason=reason))
+
+    def _on_retire_refused(self, client: bytes, _: RetireRefused) -> None:
+        worker = self.workers.workers.get(client)
+        if worker is not None and worker.state == EXITING:
+            worker.is_kept = True
+            worker.exit_cause = ""
+            worker.exit_intended = False
+
+    def _on_exiting(self, client: bytes, message: WorkerExiting) -> None:
+        worker = self.workers.workers.get(client)
+        if worker is not None:
+            worker.exit_cause = message.reason
+            worker.exit_intended = message.intended
+
+    def on_worker_gone(self, worker_id: bytes, status: int | None) -> WorkerGone | None:
+        """A worker's process ended with this wait status; tells everybody."""
+        worker = self.workers.remove(worker_id)
+        if worker is None:
+            return None
+        lease: NodeLease | None = worker.lease
+        if lease is not None and lease.number in self.leases:
+            self._end_lease(lease)
+        gone = WorkerGone(
+            worker_id,
+            worker.pid,
+            status,
+            worker.exit_intended,
+            worker.exit_cause or _how_it_ended(status),
+        )
+        self._remember(gone)
+        self._client_gone(worker_id)
+        self._port.broadcast(gone)
+        self.schedule()
+        return gone
+
+    def _remember(self, gone: WorkerGone) -> None:
+        self.gone[gone.worker_id] = gone
+        if len(self.gone) > GONE_KEPT_MAX:
+            del self.gone[next(iter(self.gone))]
+
+    def _client_gone(self, client: bytes) -> None:
+        self.line.drop_client(client)
+        self.objects.on_client_gone(client)
+        for lease in [one for one in self.leases.values() if one.client == client]:
+            # The worker may run a task of the dead owner: it cannot be given on.
+            worker = self.workers.workers[lease.worker_id]
+            worker.exit_cause = "was ended because the owner of its task died"
+            worker.exit_intended = True
+            self._port.kill(worker.pid)
+
+    def _on_exit_query(self, client: bytes, message: ExitQuery) -> None:
+        gone = self.gone.get(message.worker_id)
+        if gone is None and message.worker_id not in self.workers.workers:
+            gone = WorkerGone(
+                message.worker_id, 0, None, False, "ended long ago, cause unknown"
+            )
+        if gone is not None:
+            self._port.send(client, gone)
+        # Otherwise it is ending: the broadcast of its end will answer.
+
+    def retire_idle(self) -> None:
+        """End workers nobody has used for a while, beyond one for each CPU."""
+        now = self._port.now()
+        for worker in self.workers.longest_idle(now - IDLE_RETIRE_S, self.cpu_count):
+            self._ask_to_exit(worker, "it was idle")
+
+    # -- objects -----------------------------------------------------------------
+
+    def _on_seal(self, client: bytes, message: SealObject) -> None:
+        self.objects.on_seal(client, message.object_id)
+
+    def _on_unpin(self, client: bytes, message: UnpinObjects) -> None:
+        self.objects.on_unpin(client, message.object_ids)
+
+    def _on_free(self, _: bytes, message: FreeObjects) -> None:
+        self.objects.on_free(message.object_ids)
+
+    # -- views -------------------------------------------------------------------
+
+    def describe_workers(self) -> list[dict[str, Any]]:
+        """Every worker, for the state API."""
+        return [
+            {
+                "worker_id": worker.worker_id.hex(),
+                "pid": worker.pid,
+                "state": worker.state,
+                "env": worker.env,
+                "is_blocked": worker.is_blocked,
+            }
+            for worker in self.workers.workers.values()
+        ]
+
+    def check(self) -> None:
+        """Assert what must always hold."""
+        self.pool.check()
+        self.objects.table.check()
+        for worker in self.workers.workers.values():
+            assert (worker.lease is not None and worker.lease.number in self.leases) == (
+                worker.state in (LEASED, ACTOR)
+            ), worker.state
+            assert worker.state in (STARTING, IDLE, LEASED, ACTOR, EXITING)
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return "ended unexpectedly"
+    if status < 0:
+        return f"was killed by signal {-status}"
+    return f"exited unexpectedly with code {status}"
+
+

@@ -1,0 +1,1 @@
+"""Choices as pure functions: which node, which bundle, which line to fold."""

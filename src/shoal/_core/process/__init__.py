@@ -1,0 +1,1 @@
+"""Composition: each process gives its machines sockets, memory and time."""

@@ -1,0 +1,103 @@
+"""The driver's side of a local session: its peer, its output, its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TextIO
+
+from shoal._core.io.driver_output import DriverOutput, choose_prefix_color
+from shoal._core.io.process_watch import remove_tree
+from shoal._core.policy.log_folding import LogFolder
+from shoal._core.process.supervisor import LocalSession
+from shoal._core.wire.node_messages import LogLines, ShutdownSession
+
+END_TIMEOUT_S = 5.0
+
+
+class Driver:
+    """Composition of a driver process."""
+
+    def __init__(self, local: LocalSession, *, log_to_driver: bool) -> None:
+        self.local = local
+        self.peer = local.peer
+        self.log_to_driver = log_to_driver
+        self.errors: list[dict[str, Any]] = []
+        self.peer.on_node_message = self._on_node_message
+        self._streams = {
+            False: _output(lambda: sys.stdout),
+            True: _output(lambda: sys.stderr),
+        }
+        self._timer_is_set = False
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.peer.listen()
+        self.peer.install_hooks()
+        self.peer.engine.start_background()
+
+    def _on_node_message(self, message: Any) -> None:
+        if isinstance(message, LogLines):
+            self.peer.engine.callbacks.append(lambda: self._show(message))
+
+    def _show(self, message: LogLines) -> None:
+        now = monotonic()
+        for name, pid, is_error, text, overwritten in message.lines:
+            stream = self._streams[is_error]
+            stream.show(name, pid, text, now, is_overwritten=overwritten)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        deadlines = [stream.deadline() for stream in self._streams.values()]
+        due = [deadline for deadline in deadlines if deadline is not None]
+        if due and not self._timer_is_set:
+            self._timer_is_set = True
+            with self.peer.lock:
+                self.peer.call_at(min(due), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer_is_set = False
+        self.peer.engine.callbacks.append(self._tick)
+
+    def _tick(self) -> None:
+        now = monotonic()
+        for stream in self._streams.values():
+            stream.tick(now)
+        self._set_timer()
+
+    def stop(self) -> None:
+        """End the session and every process of it."""
+        peer = self.peer
+        with peer.lock:
+            peer.send_node(ShutdownSession("the driver shut down"))
+            peer.engine.flush()
+        try:
+            self.local.daemon.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.local.daemon.kill()
+            self.local.daemon.wait()
+        peer.engine.poll_now()
+        for stream in self._streams.values():
+            stream.close()
+        peer.close()
+        os.close(peer.arena.fd)
+        if not os.environ.get("SHOAL_KEEP_SESSION_DIR"):
+            remove_tree(self.local.session_dir)
+
+
+def _output(stream: Callable[[], TextIO]) -> DriverOutput:
+    env = os.environ
+    is_terminal = stream().isatty()
+    setting = env.get("SHOAL_COLOR_PREFIX", env.get("RAY_COLOR_PREFIX"))
+    folds = env.get("SHOAL_DEDUP_LOGS", env.get("RAY_DEDUP_LOGS", "1")) != "0"
+    plain = env.get("RAY_DISABLE_WORKER_LOG_PREFIX", "0") == "1"
+    return DriverOutput(
+        stream,
+        folder=LogFolder() if folds else None,
+        color=choose_prefix_color(setting, is_terminal=is_terminal),
+        is_terminal=is_terminal,
+        with_prefix=not plain,
+    )

@@ -1,0 +1,143 @@
+"""Views of the node and of the control store, for ``nodes()``, the state API, people."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from shoal._core.base.resources import ResourceSet
+from shoal._core.wire.node_messages import (
+    CollectEvents,
+    EventsCollected,
+    MetricsReport,
+    NodeQuery,
+    NodeReply,
+)
+
+if TYPE_CHECKING:
+    from shoal._core.process.node_daemon import NodeDaemon
+
+
+class _Gathering:
+    """Answers of workers that one query collects."""
+
+    __slots__ = ("asker", "events", "missing", "number")
+
+    def __init__(self, asker: bytes, number: int, missing: dict[bytes, None]) -> None:
+        self.asker = asker
+        self.number = number
+        self.missing = missing
+        self.events: list[Any] = []
+
+
+class NodeQueries:
+    """Answers to NodeQuery."""
+
+    def __init__(self, daemon: NodeDaemon) -> None:
+        self._daemon = daemon
+        self._gatherings: dict[int, _Gathering] = {}
+        self._metrics: dict[bytes, list[Any]] = {}
+
+    def on_query(self, client: bytes, message: NodeQuery) -> None:
+        """Answer, at once or when the workers have."""
+        if message.what == "events":
+            self._gather(client, message)
+            return
+        answer = getattr(self, f"_query_{message.what}")(message.argument)
+        self._daemon.send(client, NodeReply(message.request, answer))
+
+    # -- tables ----------------------------------------------------------------------
+
+    def _query_total(self, _: Any) -> dict[str, float]:
+        return self._with_node(self._daemon.machine.pool.total)
+
+    def _query_available(self, _: Any) -> dict[str, float]:
+        return self._with_node(self._daemon.machine.pool.available)
+
+    def _with_node(self, resources: ResourceSet) -> dict[str, float]:
+        floats = resources.to_floats()
+        return {name: amount for name, amount in floats.items() if amount}
+
+    def _query_nodes(self, _: Any) -> list[dict[str, Any]]:
+        daemon = self._daemon
+        config = daemon.config
+        return [
+            {
+                "NodeID": config["node_id"],
+                "Alive": True,
+                "NodeManagerAddress": "127.0.0.1",
+                "NodeManagerHostname": socket.gethostname(),
+                "NodeManagerPort": 0,
+                "ObjectManagerPort": 0,
+                "ObjectStoreSocketName": f"{daemon.session_dir}/node.sock",
+                "RayletSocketName": f"{daemon.session_dir}/node.sock",
+                "MetricsExportPort": 0,
+                "MetricsAgentPort": 0,
+                "DashboardAgentListenPort": 0,
+                "NodeName": config["node_name"],
+                "RuntimeEnvAgentPort": 0,
+                "DeathReason": 0,
+                "DeathReasonMessage": "",
+                "alive": True,
+                "Resources": self._query_total(None),
+                "Labels": config["labels"],
+            }
+        ]
+
+    def _query_named_actors(self, namespace: str | None) -> list[tuple[str, str]]:
+        return self._daemon.control.named(namespace)
+
+    def _query_actors(self, _: Any) -> list[dict[str, Any]]:
+        return self._daemon.control.describe()
+
+    def _query_workers(self, _: Any) -> list[dict[str, Any]]:
+        return self._daemon.machine.describe_workers()
+
+    def _query_store(self, _: Any) -> dict[str, Any]:
+        return self._daemon.machine.objects.describe()
+
+    def _query_preload(self, modules: list[str]) -> None:
+        self._daemon.preload(modules)
+
+    def _query_metrics(self, _: Any) -> list[Any]:
+        return [
+            [worker_id.hex(), sample]
+            for worker_id, samples in self._metrics.items()
+            for sample in samples
+        ]
+
+    def on_metrics(self, client: bytes, message: MetricsReport) -> None:
+        """A process reports its metrics."""
+        self._metrics[client] = message.samples
+
+    # -- records of tasks ------------------------------------------------------------
+
+    def _gather(self, client: bytes, message: NodeQuery) -> None:
+        daemon = self._daemon
+        workers = {
+            worker_id: None
+            for worker_id, connection in daemon.clients.items()
+            if connection is not daemon.driver
+        }
+        number = message.request
+        self._gatherings[number] = _Gathering(client, number, workers)
+        for worker_id in workers:
+            daemon.send(worker_id, CollectEvents(number))
+        self._answer_if_complete(number)
+
+    def on_events(self, client: bytes, message: EventsCollected) -> None:
+        """A worker's records came."""
+        gathering = self._gatherings.get(message.request)
+        if gathering is None:
+            return
+        gathering.missing.pop(client, None)
+        worker = self._daemon.machine.workers.workers.get(client)
+        pid = 0 if worker is None else worker.pid
+        gathering.events += [[client.hex(), pid, *event] for event in message.events]
+        self._answer_if_complete(message.request)
+
+    def _answer_if_complete(self, number: int) -> None:
+        gathering = self._gatherings[number]
+        if not gathering.missing:
+            del self._gatherings[number]
+            self._daemon.send(gathering.asker, NodeReply(number, gathering.events))

@@ -1,0 +1,590 @@
+"""The shell around the owner machine: what a driver and a worker have in common.
+
+A peer listens on a Unix socket of its own, keeps one connection to its node daemon and
+one to every process it talks with, maps the arena, and offers the blocking operations
+the public API is made of: ``get``, ``put``, ``wait``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from operator import attrgetter
+from time import monotonic
+from typing import Any
+
+from shoal._core.base.ids import OWNER_TAG_BYTES, PUT_INDEX, JobId, task_id_source
+from shoal._core.base.object_ref import ObjectRef, counted_ref, hooks
+from shoal._core.io.engine import Connection, Engine, Waiter
+from shoal._core.io.shared_memory import ArenaMap
+from shoal._core.owner.calls import Channel
+from shoal._core.owner.machine import Owner
+from shoal._core.owner.references import (
+    FAILED,
+    PENDING,
+    READY_INLINE,
+    READY_STORED,
+    Entry,
+)
+from shoal._core.serial.failures import decode_failure
+from shoal._core.serial.serializer import Serialized, deserialize, serialize
+from shoal._core.wire.control_messages import CONTROL_MESSAGES, ActorRegistered
+from shoal._core.wire.frame import decoder
+from shoal._core.wire.node_messages import (
+    NODE_MESSAGES,
+    CreateObject,
+    NodeQuery,
+    NodeReply,
+    ObjectCreated,
+    ObjectPinned,
+    PinObject,
+    SealObject,
+    UnpinObjects,
+)
+from shoal._core.wire.worker_messages import (
+    IN_STORE,
+    INLINE,
+    PEER_MESSAGES,
+    ConnectionRefused,
+    PeerHello,
+    Value,
+)
+from shoal.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    RaySystemError,
+)
+
+PROTOCOL_VERSION = 1
+INLINE_LIMIT_BYTES = 100 * 1024
+#: A wait shorter than this is not worth lending the CPU out.
+BLOCK_NOTICE_S = 0.001
+
+decode_peer = decoder(PEER_MESSAGES)
+decode_node = decoder(NODE_MESSAGES | CONTROL_MESSAGES)
+_id_of = attrgetter("_id")
+_ANSWERS = (ObjectCreated, ObjectPinned, NodeReply, ActorRegistered)
+
+
+class PeerLink:
+    """What this process keeps with a connection to another."""
+
+    __slots__ = ("address", "callables", "channel", "lease")
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.channel: Channel | None = None
+        #: callables the other side described, by its number for them (executor)
+        self.callables: dict[int, Any] = {}
+        self.lease: Any = None
+
+
+class PinnedObject:
+    """An object of the arena as this process maps it."""
+
+    __slots__ = ("offset", "size")
+
+    def __init__(self, offset: int, size: int) -> None:
+        self.offset = offset
+        self.size = size
+
+
+class Peer:
+    """One process of a session: owner machine, sockets, arena."""
+
+    def __init__(
+        self,
+        *,
+        session_dir: str,
+        worker_id: bytes,
+        job_id: bytes,
+        arena_fd: int,
+        arena_bytes: int,
+        name: str,
+        node_socket: socket.socket | None = None,
+    ) -> None:
+        self.session_dir = session_dir
+        self.worker_id = worker_id
+        self.address = worker_id.hex()
+        self.job_id = job_id
+        self.pid = os.getpid()
+        self.engine = Engine(name)
+        self.lock = self.engine.lock
+        self.arena = ArenaMap(arena_fd, arena_bytes)
+        self.owner = Owner(self)
+        self.next_task_id = task_id_source(os.urandom(OWNER_TAG_BYTES), JobId(job_id))
+        self.node: Connection | None = None
+        self.lost_reason = ""
+        #: executor's handler of messages that are not the owner's
+        self.on_execute: Callable[[Connection, Any], None] | None = None
+        self.on_node_message: Callable[[Any], None] | None = None
+        self.on_node_lost: Callable[[str], None] | None = None
+        #: told when the running task begins and ends to wait
+        self.on_blocked: Callable[[bool], None] | None = None
+        self.on_warning: Callable[[str], None] = _print_warning
+        self._requests = count(1)
+        self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
+        self._links: dict[str, Connection] = {}
+        self._unpinned: deque[bytes] = deque()
+        self._mapped: dict[bytes, PinnedObject] = {}
+        self._listener: socket.socket | None = None
+        self.engine.on_turn = self._end_turn
+        self.engine.wants_heartbeat = self._has_references
+        if node_socket is not None:
+            self.attach_node(node_socket)
+
+    # -- connections -------------------------------------------------------------
+
+    def socket_path(self, address: str) -> str:
+        """Where the process of an address listens."""
+        return f"{self.session_dir}/p/{address}"
+
+    def listen(self) -> None:
+        """Let other processes connect."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(self.socket_path(self.address))
+        listener.listen(128)
+        self._listener = listener
+        self.engine.listen(listener, self._accept)
+
+    def _accept(self, sock: socket.socket) -> None:
+        if not same_user(sock):
+            sock.close()
+            return
+        self._add_link(sock)
+
+    def _add_link(self, sock: socket.socket) -> Connection:
+        return self.engine.add(
+            sock, decode_peer, self._on_peer_message, self._on_peer_closed, PeerLink()
+        )
+
+    def link(self, address: str) -> Connection | None:
+        """The connection to another process, opened if need be."""
+        connection = self._links.get(address)
+        if connection is not None:
+            return connection
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(self.socket_path(address))
+        except OSError:
+            sock.close()
+            return None
+        connection = self._add_link(sock)
+        connection.send(PeerHello(self.worker_id, self.address, PROTOCOL_VERSION))
+        self._introduce(connection, address)
+        return connection
+
+    def _introduce(self, connection: Connection, address: str) -> None:
+        link: PeerLink = connection.context
+        link.address = address
+        if address not in self._links:
+            self._links[address] = connection
+        channel = self.owner.channels.get(address)
+        if channel is None:
+            channel = Channel(address, connection)
+            self.owner.channels[address] = channel
+        link.channel = channel
+
+    def _on_peer_message(self, connection: Connection, message: Any) -> None:
+        link: PeerLink = connection.context
+        channel = link.channel
+        if channel is not None:
+            if not self.owner.on_peer(channel, message):
+                if self.on_execute is not None:
+                    self.on_execute(connection, message)
+                elif not isinstance(message, PeerHello):
+                    connection.close(f"a driver runs no tasks ({type(message)})")
+        elif isinstance(message, PeerHello):
+            self._greet(connection, message)
+        else:
+            connection.close("the first message must be PeerHello")
+
+    def _greet(self, connection: Connection, message: PeerHello) -> None:
+        if message.version != PROTOCOL_VERSION:
+            connection.send(
+                ConnectionRefused(
+                    f"this process speaks protocol {PROTOCOL_VERSION}, "
+                    f"the other {message.version}"
+                )
+            )
+            connection.flush()
+            connection.close("protocol versions differ")
+            return
+        self._introduce(connection, message.address)
+
+    def _on_peer_closed(self, connection: Connection, reason: str) -> None:
+        address = connection.context.address
+        if address and self._links.get(address) is connection:
+            del self._links[address]
+            self.owner.on_link_lost(address)
+
+    def attach_node(self, sock: socket.socket) -> None:
+        """Serve the connection to the node daemon."""
+        self.node = self.engine.add(
+            sock, decode_node, self._on_node_message, self._on_node_closed
+        )
+
+    def _on_node_message(self, _: Connection, message: Any) -> None:
+        if isinstance(message, _ANSWERS):
+            self._on_answer(message)
+        elif not self.owner.on_node(message) and self.on_node_message is not None:
+            self.on_node_message(message)
+
+    def _on_node_closed(self, _: Connection, reason: str) -> None:
+        self.lost_reason = reason
+        for waiter, _answer in self._answers.values():
+            waiter.arrived()
+        if self.on_node_lost is not None:
+            self.on_node_lost(reason)
+
+    # -- the owner's port --------------------------------------------------------
+
+    def send_node(self, message: object) -> None:
+        """Queue a message for the daemon."""
+        node = self.node
+        if node is not None and node.is_open:
+            node.send(message)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return monotonic()
+
+    def call_at(self, when: float, action: Callable[[], None]) -> None:
+        """Run ``action`` at about ``when``."""
+        self.engine.call_at(when, action)
+
+    def warn(self, text: str) -> None:
+        """Tell the user, outside the lock."""
+        self.engine.callbacks.append(partial(self.on_warning, text))
+
+    # -- requests ----------------------------------------------------------------
+
+    def ask(self, make: Callable[[int], object], timeout: float | None = None) -> Any:
+        """Send a request to the daemon and wait for its answer.
+
+        Raises:
+            RaySystemError: the daemon is gone, or did not answer in time.
+        """
+        number = next(self._requests)
+        waiter, answer = Waiter(), list[Any]()
+        with self.lock:
+            self._check_alive()
+            self._answers[number] = waiter, answer
+            self.send_node(make(number))
+            self.engine.flush()
+        deadline = None if timeout is None else monotonic() + timeout
+        try:
+            self.engine.wait(waiter, deadline)
+        finally:
+            self._answers.pop(number, None)
+        if not answer:
+            self._check_alive()
+            raise RaySystemError(
+                RuntimeError(f"the node daemon did not answer within {timeout} s")
+            )
+        return answer[0]
+
+    def _on_answer(self, message: Any) -> None:
+        waiting = self._answers.get(message.request)
+        if waiting is not None:
+            waiting[1].append(message)
+            waiting[0].arrived()
+
+    def query(self, what: str, argument: Any = None) -> Any:
+        """Ask the daemon for a view of its tables."""
+        return self.ask(lambda number: NodeQuery(number, what, argument), 60).result
+
+    def _check_alive(self) -> None:
+        if self.lost_reason:
+            raise RaySystemError(
+                ConnectionError(
+                    f"the node daemon of this session is gone ({self.lost_reason}); "
+                    "call shutdown() and init() to begin a new session"
+                )
+            )
+
+    # -- references --------------------------------------------------------------
+
+    def install_hooks(self) -> None:
+        """Make this the process whose refs are counted."""
+        hooks.dropped.clear()
+        hooks.rebuilt = self._on_rebuilt
+
+    def _on_rebuilt(self, object_id: bytes, owner: str) -> None:
+        with self.lock:
+            self.owner.refs.on_rebuilt(object_id, owner)
+
+    def pin_for_ever(self, object_id: bytes) -> None:
+        """A ref was pickled by somebody else's pickler: keep its object."""
+        with self.lock:
+            entry = self.owner.refs.entries.get(object_id)
+            if entry is not None:
+                entry.count += 1
+
+    def drain_dropped(self) -> None:
+        """Take in the deaths of refs (under the lock)."""
+        dropped = hooks.dropped
+        release = self.owner.refs.release
+        while dropped:
+            release(dropped.popleft())
+        if self._unpinned:
+            gone = []
+            while self._unpinned:
+                gone.append(self._unpinned.popleft())
+            self.send_node(UnpinObjects(gone))
+
+    def _end_turn(self) -> None:
+        if hooks.dropped or self._unpinned:
+            self.drain_dropped()
+        if self.owner.tasks.resolved:
+            self.owner.tasks.drain()
+
+    def _has_references(self) -> bool:
+        return bool(self.owner.refs.entries or self._mapped)
+
+    # -- put ---------------------------------------------------------------------
+
+    def put(self, value: object) -> ObjectRef[Any]:
+        """Store a value; returns its ref."""
+        packed = serialize(value)
+        object_id = self.next_task_id() + PUT_INDEX
+        stored = packed.size > INLINE_LIMIT_BYTES
+        if stored:
+            self.store(object_id, packed, self.address)
+        with self.lock:
+            entry = self.owner.refs.own(object_id)
+            entry.size = packed.size
+            if packed.refs:
+                entry.inner = [ref._id for ref in packed.refs]
+                for inner in entry.inner:
+                    self.owner.refs.hold(inner)
+            if stored:
+                entry.state = READY_STORED
+                self.engine.flush()
+            else:
+                entry.state = READY_INLINE
+                entry.data = packed.to_bytes()
+            if hooks.dropped:
+                self.drain_dropped()
+        return counted_ref(object_id, self.address)
+
+    def store(self, object_id: bytes, packed: Serialized, owner: str) -> None:
+        """Write a value into the arena.
+
+        Raises:
+            ObjectStoreFullError: it finds no room.
+        """
+        if hooks.dropped or self._unpinned:
+            # What was dropped may be the very room this object needs.
+            with self.lock:
+                self.drain_dropped()
+        created = self.ask(
+            lambda number: CreateObject(number, object_id, packed.size, owner)
+        )
+        if created.offset < 0:
+            raise ObjectStoreFullError(created.reason)
+        packed.write_into(self.arena.writable(created.offset, packed.size))
+        with self.lock:
+            self.send_node(SealObject(object_id))
+
+    # -- get ---------------------------------------------------------------------
+
+    def get_entry(self, ref: ObjectRef[Any]) -> Entry:
+        """The entry of a ref in the user's hands (under the lock)."""
+        entry = self.owner.refs.entries.get(ref._id)
+        if entry is None:
+            raise ObjectLostError(
+                ref.hex(),
+                ref._owner,
+                "",
+            )
+        return entry
+
+    def get_one(self, ref: ObjectRef[Any], timeout: float | None = None) -> Any:
+        """The value of one ref."""
+        entry = self.owner.refs.entries.get(ref._id)
+        if entry is None or entry.state == PENDING:
+            self._await((ref,), timeout)
+            entry = self.get_entry(ref)
+        if entry.state == READY_INLINE:
+            return deserialize(entry.data)
+        return self._read(entry)
+
+    def get_many(
+        self, refs: Sequence[ObjectRef[Any]], timeout: float | None = None
+    ) -> list[Any]:
+        """The values of many refs, in order."""
+        self._await(refs, timeout)
+        entries = self.owner.refs.entries
+        values = []
+        for ref in refs:
+            entry = entries[ref._id]
+            if entry.state == READY_INLINE:
+                values.append(deserialize(entry.data))
+            else:
+                values.append(self._read(entry))
+        return values
+
+    def _await(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> None:
+        """Block until every ref is ready, an error among them, or time is up."""
+        waiter = Waiter(0)
+        waiter.is_done = True
+        missing: list[Entry] = []
+        with self.lock:
+            entries = self.owner.refs.entries
+            for ref in refs:
+                entry = entries.get(ref._id) or self.get_entry(ref)
+                if entry.state == PENDING:
+                    missing.append(entry)
+                    entry.add_waiter(waiter)
+                    if entry.owner != self.address:
+                        self.owner.refs.fetch(entry)
+            missing = [entry for entry in missing if entry.state == PENDING]
+            if missing:
+                waiter.missing = len(missing)
+                waiter.is_done = False
+            if hooks.dropped:
+                self.drain_dropped()
+            if self.owner.tasks.resolved:
+                self.owner.tasks.drain()
+            if self.engine.dirty:
+                self.engine.flush()
+        if missing and not self.block(waiter, timeout):
+            with self.lock:
+                late = [entry for entry in missing if entry.state == PENDING]
+                for entry in late:
+                    entry.remove_waiter(waiter)
+            if late:
+                self._check_alive()
+                raise GetTimeoutError(self.explain_timeout(late, timeout))
+
+    def block(self, waiter: Waiter, timeout: float | None) -> bool:
+        """Wait; a running task that waits for long lends its CPU out."""
+        engine = self.engine
+        deadline = None if timeout is None or timeout < 0 else monotonic() + timeout
+        if self.on_blocked is None:
+            return engine.wait(waiter, deadline)
+        soon = monotonic() + BLOCK_NOTICE_S
+        if deadline is not None and deadline <= soon:
+            return engine.wait(waiter, deadline)
+        if engine.wait(waiter, soon):
+            return True
+        self.on_blocked(True)
+        try:
+            return engine.wait(waiter, deadline)
+        finally:
+            self.on_blocked(False)
+
+    def _read(self, entry: Entry) -> Any:
+        """The value of a ready entry that is not a plain inline one."""
+        if entry.state == READY_INLINE:
+            return deserialize(entry.data)
+        if entry.state == FAILED:
+            raise decode_failure(entry.data)
+        if entry.state == READY_STORED:
+            return deserialize(self.map(entry.object_id))
+        self._check_alive()
+        raise ObjectLostError(entry.object_id.hex(), entry.owner, "")
+
+    def map(self, object_id: bytes) -> memoryview:
+        """Pin an object of the arena and view it.
+
+        Raises:
+            ObjectLostError: it is not there.
+        """
+        pinned = self.ask(lambda number: PinObject(number, object_id))
+        if pinned.offset < 0:
+            raise ObjectLostError(object_id.hex(), "", "")
+        return self.arena.readable(
+            pinned.offset, pinned.size, partial(self._unpinned.append, object_id)
+        )
+
+    def value_of_dep(self, object_id: bytes, value: Value) -> Any:
+        """The value of a task argument that came as a ref."""
+        if value.kind == INLINE:
+            return deserialize(value.data)
+        if value.kind == IN_STORE:
+            return deserialize(self.map(object_id))
+        raise decode_failure(value.data)
+
+    def pack(
+        self, value: object, object_id: bytes, receiver: str
+    ) -> tuple[Value, bool]:
+        """A result as a message to its owner; True when it is plain inline bytes."""
+        packed = serialize(value)
+        refs = [(ref._id, ref._owner) for ref in packed.refs] if packed.refs else None
+        if refs is not None:
+            with self.lock:
+                self.owner.refs.hand_over(refs, receiver)
+        if packed.size > INLINE_LIMIT_BYTES:
+            self.store(object_id, packed, receiver)
+            return Value(IN_STORE, b"", packed.size, refs), False
+        return Value(INLINE, packed.to_bytes(), packed.size, refs), refs is None
+
+    # -- explanations ------------------------------------------------------------
+
+    def explain_timeout(self, late: list[Entry], timeout: float | None) -> str:
+        """Why a get ran out of time."""
+        first = late[0]
+        text = (
+            f"Get timed out: {len(late)} object(s) not ready after {timeout} s. "
+            f"{first.object_id.hex()}: {self.explain(first)}"
+        )
+        return text
+
+    def explain(self, entry: Entry) -> str:
+        """What a pending object waits for, for people."""
+        record = entry.record
+        if record is None:
+            return f"its owner {entry.owner} has not said that it is ready."
+        name = record.call.name
+        if record.missing:
+            return f"task {name} waits for {record.missing} of its arguments."
+        if record.actor is not None:
+            calls = record.actor
+            if record.channel is None:
+                return f"actor call {name} waits; the actor is {calls.state}."
+            return f"actor call {name} was sent; the actor has not answered."
+        if record.channel is not None:
+            return f"task {name} is on worker {record.channel.address[:8]}."
+        if record.sclass.reason:
+            return str(record.sclass.reason)
+        ahead = len(record.sclass.queue)
+        return f"task {name} is queued with {ahead} others of its kind for a worker."
+
+    # -- end ---------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Hang up everything."""
+        self.engine.close()
+        with self.lock:
+            for connection in list(self._links.values()):
+                connection.is_open = False
+                connection.sock.close()
+            if self.node is not None:
+                self.node.is_open = False
+                self.node.sock.close()
+        if self._listener is not None:
+            self._listener.close()
+            try:
+                os.unlink(self.socket_path(self.address))
+            except FileNotFoundError:  # the session's directory went first
+                return
+
+
+def same_user(sock: socket.socket) -> bool:
+    """Whether the process at the other end belongs to this user (or to root)."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    _pid, uid, _gid = struct.unpack("3i", data)
+    return uid in (os.getuid(), 0)
+
+
+def _print_warning(text: str) -> None:
+    print(f"(shoal) {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,167 @@
+"""A worker process: forked warm, runs tasks one at a time, or is one actor."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from shoal._core.base.object_ref import hooks
+from shoal._core.io import interrupts
+from shoal._core.io.logs import TaskStream
+from shoal._core.process import session as sessions
+from shoal._core.process.context import current_task, worker_state
+from shoal._core.process.execution import Executor
+from shoal._core.process.leaving import leave
+from shoal._core.process.peer import PROTOCOL_VERSION, Peer, same_user
+from shoal._core.wire.frame import encode
+from shoal._core.wire.node_messages import (
+    Blocked,
+    CollectEvents,
+    EnvironmentFailed,
+    EventsCollected,
+    ExitWorker,
+    Hello,
+    RetireRefused,
+    StartActor,
+)
+
+
+def worker_main(request: dict[str, Any]) -> None:
+    """Be a worker until told to leave.  Runs in a process just forked."""
+    # Forked processes share the state of every random generator: part ways.
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(request["node_socket"])
+    assert same_user(sock)
+    peer = Peer(
+        session_dir=request["session_dir"],
+        worker_id=request["worker_id"],
+        job_id=request["job_id"],
+        arena_fd=request["arena_fd"],
+        arena_bytes=request["arena_bytes"],
+        name=f"worker {os.getpid()}",
+    )
+    worker = Worker(peer, request)
+    sock.sendall(
+        encode(
+            Hello(
+                PROTOCOL_VERSION,
+                "worker",
+                peer.worker_id,
+                os.getpid(),
+                peer.address,
+            )
+        )
+    )
+    peer.attach_node(sock)
+    worker.run()
+
+
+class Worker:
+    """Composition of a worker process."""
+
+    def __init__(self, peer: Peer, request: dict[str, Any]) -> None:
+        self.peer = peer
+        self.request = request
+        self.executor = Executor(peer)
+        peer.on_node_message = self._on_node_message
+        peer.on_node_lost = lambda _reason: os._exit(1)
+        peer.on_blocked = self._on_blocked
+        self._actor_start: StartActor | None = None
+
+    def run(self) -> None:
+        """Serve until told to leave."""
+        peer = self.peer
+        sys.stdout = TaskStream(1, self._name)
+        sys.stderr = TaskStream(2, self._name)
+        interrupts.install(self.executor.should_interrupt)
+        peer.listen()
+        peer.install_hooks()
+        sys.path[:] = self.request["sys_path"]
+        os.chdir(self.request["cwd"])
+        sessions.adopt_worker(peer, self.executor, self.request["session"])
+        if self.request["env"]:
+            self._apply_environment()
+        peer.engine.start_background()
+        self.executor.serve()
+        if self._actor_start is not None:
+            from shoal._core.process.actor import run_actor
+
+            run_actor(self.executor, self._actor_start)
+        leave(0)
+
+    def _apply_environment(self) -> None:
+        """Become what the runtime environment asks for, or say why not and leave."""
+        from shoal._core.io import runtime_env
+
+        request, peer = self.request, self.peer
+        try:
+            cache = Path(request["session_dir"], "environments")
+            prepared = runtime_env.prepare(request["env"], cache)
+            runtime_env.apply(prepared)
+            if prepared.setup_hook:
+                runtime_env.load_setup_hook(prepared.setup_hook)()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            with peer.lock:
+                peer.send_node(EnvironmentFailed(request["env_key"], reason))
+                peer.engine.flush()
+            leave(1)
+
+    def _name(self) -> str:
+        task = current_task.get()
+        spec = worker_state.actor_spec
+        if spec is not None:
+            actor = worker_state.actor
+            if actor is not None and type(actor).__repr__ is not object.__repr__:
+                return repr(actor)
+            return str(spec.class_name)
+        return "" if task is None else (task.message.label or task.call.name)
+
+    # -- under the engine's lock ---------------------------------------------------
+
+    def _on_node_message(self, message: Any) -> None:
+        if isinstance(message, StartActor):
+            self._actor_start = message
+            self._stop_serving()
+        elif isinstance(message, ExitWorker):
+            self._on_exit(message)
+        elif isinstance(message, CollectEvents):
+            events, self.executor.events = self.executor.events, []
+            self.peer.send_node(EventsCollected(message.request, events))
+
+    def _on_exit(self, message: ExitWorker) -> None:
+        self.peer.drain_dropped()
+        if worker_state.actor_spec is None and self._owns_live_objects():
+            self.peer.send_node(RetireRefused())
+            return
+        self.executor.is_leaving = True
+        self._stop_serving()
+
+    def _owns_live_objects(self) -> bool:
+        refs = self.peer.owner.refs
+        return bool(hooks.dropped or refs.lent or self.peer.owner.tasks.pending) or any(
+            entry.owner == self.peer.address for entry in refs.entries.values()
+        )
+
+    def _stop_serving(self) -> None:
+        self.executor.is_leaving = True
+        if self.executor.idle is not None:
+            self.executor.idle.arrived()
+
+    # -- a task waits ----------------------------------------------------------------
+
+    def _on_blocked(self, blocked: bool) -> None:
+        peer = self.peer
+        with peer.lock:
+            if blocked and worker_state.actor_spec is None:
+                self.executor.give_back()
+            peer.send_node(Blocked(blocked))
+            peer.engine.flush()

@@ -1,0 +1,103 @@
+"""A type checker sees through tasks and objects: mypy, strict, as a user runs it.
+
+The examples hold positive expectations (`assert_type`), which mypy itself checks. The
+programs below hold the others: what mypy reveals, and mistakes that it must find, since
+a library whose types are all `Any` would pass every positive check.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "typing"
+
+FUNCTION = """
+import shoal
+
+@shoal.remote
+def f(x: int) -> int:
+    return x
+"""
+
+
+def mypy(*files: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--no-error-summary"),
+            *map(str, files),
+        ],
+        # Here mypy finds the project's settings, among them where shoal lies.
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def check_program(folder: Path, line: str) -> str:
+    program = folder / "program.py"
+    program.write_text(FUNCTION + line + "\n")
+    return mypy(program).stdout
+
+
+def test_examples_are_strictly_typed() -> None:
+    examples = sorted(EXAMPLES.glob("*.py"))
+    assert examples
+    result = mypy(*examples)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("expression", "revealed"),
+    [
+        ("shoal.get(f.remote(1))", "int"),
+        ("f.remote(1)", "ObjectRef[int]"),
+        ("f.remote(shoal.put(1))", "ObjectRef[int]"),
+        ("shoal.get([f.remote(1)])", "list[int]"),
+        ("shoal.put('a')", "ObjectRef[str]"),
+    ],
+)
+def test_revealed_type(tmp_path: Path, expression: str, revealed: str) -> None:
+    output = check_program(tmp_path, f"reveal_type({expression})")
+    match = re.search(r'Revealed type is "(.*)"', output)
+    assert match, output
+    # The modules that the names are defined in are not part of the promise.
+    assert re.sub(r"[\w.]+\.(?=\w+)", "", match[1]) == revealed
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "wrong: str = shoal.get(f.remote(1))",
+        "f.remote('a')",
+        "f.remote()",
+        "f.remote(shoal.put('a'))",
+        "f(1)",
+    ],
+)
+def test_mistake_is_found(tmp_path: Path, mistake: str) -> None:
+    output = check_program(tmp_path, mistake)
+    # One and no other: an error in the rest of the program would hide that the
+    # mistake passes.
+    assert output.count(" error: ") == 1, output
+    assert f"program.py:{FUNCTION.count(chr(10)) + 1}: error: " in output
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.integration
+def test_example_runs(example: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(example)],
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.strip()
