@@ -151,7 +151,10 @@ def search_in_one_process(
 
 
 def search_in_parallel(
-    digits_ref: shoal.ObjectRef[Digits], fits: list[Fit], logger: Any, progress: Progress
+    digits_ref: shoal.ObjectRef[Digits],
+    fits: list[Fit],
+    logger: Any,
+    progress: Progress,
 ) -> dict[Fit, float]:
     """All fits as tasks; results are taken as they finish, whatever their order."""
     bar = progress.add_task("shoal, all cores", total=len(fits), best="")

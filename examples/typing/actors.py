@@ -8,8 +8,9 @@ test for example. The program also runs: `python actors.py`.
 
 from typing import assert_type
 
-import shoal
 from shoal.actor import ActorHandle
+
+import shoal
 
 
 class Counter:

@@ -273,6 +273,8 @@ def test_equality_and_hash(reserve: Reserve) -> None:
         return group
 
     one, two = reserve([{"CPU": 1}]), reserve([{"CPU": 1}])
+    assert one.wait(WAIT_S)
+    assert two.wait(WAIT_S)
     assert ray.get(back.remote(one)) == one
     assert {one, ray.get(back.remote(one))} == {one}
     assert one != two
@@ -302,6 +304,8 @@ def test_bad_use_of_a_group(reserve: Reserve) -> None:
     """An index that isn't there, or a request no bundle can hold, is a ValueError."""
     group = reserve([{"CPU": 0.5}, {"CPU": 2}])
     small = reserve([{"CPU": 0.5}])
+    assert group.wait(WAIT_S)
+    assert small.wait(WAIT_S)
     bad = [
         {"scheduling_strategy": InGroup(group, 7)},
         {"num_cpus": 3, "scheduling_strategy": InGroup(group)},

@@ -62,13 +62,6 @@ def test_what_is_available_is_part_of_what_there_is() -> None:
     eventually(lambda: ray.available_resources().get("CPU") == total["CPU"], WAIT_S)
 
 
-def test_stored_objects_do_not_count_as_resources() -> None:
-    """CPU and custom amounts are those asked for, whatever is in the object store."""
-    kept = ray.put(bytes(1_000_000))
-    assert ray.cluster_resources()["CPU"] == 4.0
-    assert len(ray.get(kept)) == 1_000_000
-
-
 def test_timeline_has_tasks_and_calls() -> None:
     """The timeline has an event for each task and actor call, in Chrome's format."""
 

@@ -374,6 +374,11 @@ class TestJoinedClass:
         assert type(cause).__qualname__ in caplog.text
         assert error.cause is cause
 
+    def test_a_half_made_instance_has_no_attributes(self) -> None:
+        cls = type(joined(ValueError(1)))
+        with pytest.raises(AttributeError, match="cause"):
+            _ = cls.__new__(cls, RayTaskError("f", "trace", ValueError(1))).cause
+
     def test_one_class_per_cause_class_while_it_is_in_use(self) -> None:
         first, second = joined(Plain(1, "a")), joined(Plain(2, "b"))
         assert type(first) is type(second)

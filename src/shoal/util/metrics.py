@@ -121,17 +121,17 @@ class Metric:
         return self
 
     def _declare(self) -> bool:
-        is_new_kind = not DEFAULT_REGISTRY.declare(
+        is_declared = DEFAULT_REGISTRY.declare(
             self._name, self._kind, self._description, self._bucket_boundaries()
         )
-        if is_new_kind:
+        if not is_declared:
             warnings.warn(
                 f"There is a metric {self._name} of another kind or with other "
                 "boundaries already; this one is discarded. Use a name of its own",
                 UserWarning,
                 stacklevel=4,
             )
-        return not is_new_kind
+        return is_declared
 
     def _bucket_boundaries(self) -> tuple[float, ...]:
         return ()

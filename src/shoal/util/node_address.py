@@ -34,9 +34,7 @@ def get_node_ip_address(address: str | None = None) -> str:
         except OSError:
             return _LOOPBACK
         outgoing: str = probe.getsockname()[0]
-    # A connection to this machine itself would leave by the loopback, which says
-    # nothing about how others see it.
-    return get_node_ip_address() if address and outgoing == _LOOPBACK else outgoing
+    return outgoing
 
 
 def get_node_instance_id() -> str:

@@ -85,7 +85,9 @@ class LocalObjects:
 
     def on_seal(self, client: bytes, object_id: bytes) -> None:
         """The bytes are written."""
-        self.table.seal(object_id, client)
+        if not self.table.seal(object_id, client):
+            self._forget_if_gone(object_id)
+            self._serve_waiting()
 
     def on_pin(self, client: bytes, message: PinObject) -> None:
         """A client wants to read an object."""

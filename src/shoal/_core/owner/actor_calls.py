@@ -23,7 +23,12 @@ from shoal._core.wire.control_messages import (
     RESTARTING,
     ActorUpdate,
 )
-from shoal.exceptions import ActorDiedError, ActorUnavailableError, TaskCancelledError
+from shoal.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    RayTaskError,
+    TaskCancelledError,
+)
 
 
 class ActorCalls:
@@ -182,29 +187,24 @@ class ActorCalls:
 
     def death(self) -> Exception:
         """Why no call can be answered any more."""
+        actor_id = self.actor_id.hex()
         if self.failure is not None:
-            error = decode_failure(self.failure)
-            text = (
-                "The actor died because of an error raised in its creation task, "
-                f"{error}"
-            )
-        else:
-            text = (
-                f"The actor {self.class_name}({self.actor_id.hex()}) is dead: "
-                f"{self.cause or 'its process ended'}."
-            )
-        return ActorDiedError(
-            self.actor_id.hex(), text, actor_init_failed=self.init_failed
+            cause = decode_failure(self.failure)
+            if isinstance(cause, RayTaskError):
+                return ActorDiedError(cause, actor_id=actor_id)
+            return ActorDiedError(f"its constructor failed: {cause}", actor_id=actor_id)
+        text = (
+            f"The actor {self.class_name}({actor_id}) is dead: "
+            f"{self.cause or 'its process ended'}."
         )
+        return ActorDiedError(text, actor_id=actor_id)
 
     def _unavailable(self, record: TaskRecord) -> Exception:
         text = (
-            f"The actor {self.class_name}({self.actor_id.hex()}) is unavailable: "
-            f"{self.cause or 'its process ended'}. The call {record.call.name} was sent "
-            "and not answered, so it may or may not have run; set max_task_retries to "
-            "have such calls sent again."
+            f"{self.cause or 'its process ended'} while the call {record.call.name} was "
+            "in flight; set max_task_retries to have such calls sent again"
         )
-        return ActorUnavailableError(text, self.actor_id.hex())
+        return ActorUnavailableError(text, self.actor_id)
 
     def describe(self) -> dict[str, Any]:
         """State, for people."""

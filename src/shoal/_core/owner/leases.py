@@ -245,8 +245,7 @@ class OwnerLeases:
     def on_granted(self, message: LeaseGranted) -> None:
         """A worker is ours."""
         sclass = self._by_request.get(message.request)
-        channel = self._channel_to(message.address) if sclass is not None else None
-        if sclass is None or channel is None:
+        if sclass is None:
             self._port.send_node(ReturnLease(message.lease))
             return
         sclass.reason = ""
@@ -254,6 +253,12 @@ class OwnerLeases:
         sclass.asked -= 1
         if sclass.asked <= 0:
             self._close_request(sclass)
+        channel = self._channel_to(message.address)
+        if channel is None:  # the worker died before we reached it
+            self._port.send_node(ReturnLease(message.lease, retire=True))
+            if sclass.queue:
+                self._ask(sclass)
+            return
         lease = OwnerLease(message.lease, channel, sclass)
         channel.lease = lease
         sclass.leases[message.lease] = lease

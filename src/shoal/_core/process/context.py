@@ -18,6 +18,8 @@ class WorkerState:
         self.capture_children = False
         self.actor_spec: Any = None
         self.actor: Any = None
+        #: what its output is marked with: the class, or what its ``repr`` says
+        self.actor_name = ""
         self.incarnation = 0
 
 

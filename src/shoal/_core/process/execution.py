@@ -58,6 +58,8 @@ class Executor:
         self.idle: Waiter | None = None
         self.on_task: Callable[[InboxTask], None] = self._to_main
         self.is_leaving = False
+        #: stops the event loop of an async actor
+        self.on_leave: Callable[[], None] | None = None
         self._functions: dict[bytes, Any] = {}
         self._calls_made: dict[bytes, int] = {}
         self._last_flush = 0.0
@@ -150,10 +152,12 @@ class Executor:
     def serve(self) -> None:
         """Run tasks in this thread until told to leave."""
         peer = self.peer
-        while not self.is_leaving:
+        while True:
             with peer.lock:
                 task = self.inbox.begin()
                 if task is None:
+                    if self.is_leaving:
+                        return
                     self.idle = waiter = Waiter(1)
                     if peer.engine.dirty:
                         peer.engine.flush()
@@ -380,17 +384,10 @@ class Executor:
                 function_name=task.call.name,
                 pid=os.getpid(),
                 ip="127.0.0.1",
-                actor_repr=_actor_repr() if spec is not None else None,
+                actor_repr=worker_state.actor_name if spec is not None else None,
                 actor_id=spec.actor_id.hex() if spec is not None else None,
             ),
         )
-
-
-def _actor_repr() -> str:
-    actor = worker_state.actor
-    if actor is not None and type(actor).__repr__ is not object.__repr__:
-        return repr(actor)
-    return f"<{worker_state.actor_spec.class_name}>"
 
 
 def call_user(function: Any, args: Any, kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from shoal._core.owner.actor_calls import ActorCalls
 from shoal._core.owner.calls import STREAMING, CallTemplate, TaskRecord
 from shoal._core.owner.leases import SchedulingClass
 from shoal._core.owner.references import ACTOR_SUFFIX, PENDING, READY_INLINE
-from shoal._core.process import futures, waiting
+from shoal._core.process import futures, stream_reading, waiting
 from shoal._core.process.context import current_task_id, worker_state
 from shoal._core.process.peer import INLINE_LIMIT_BYTES, Peer
 from shoal._core.serial.serializer import serialize
@@ -198,6 +198,22 @@ class NativeSession:
             peer.owner.tasks.drain()
             peer.engine.flush()
 
+    # -- streams -------------------------------------------------------------------
+
+    def next_item(
+        self, record: TaskRecord, timeout: float | None
+    ) -> ObjectRef[Any] | None:
+        """The next item of a stream; None at its end."""
+        return stream_reading.next_item(self.peer, record, timeout)
+
+    async def item_future(self, record: TaskRecord) -> None:
+        """Wait until the next item of a stream is there."""
+        await stream_reading.wait_for_item(self.peer, record)
+
+    def drop_stream(self, record: TaskRecord) -> None:
+        """A generator died: only note it, this runs in a destructor."""
+        self.peer.dropped_streams.append(record)
+
     # -- actors --------------------------------------------------------------------
 
     def create_actor(
@@ -217,30 +233,33 @@ class NativeSession:
             (place, object_id, owners[object_id].owner)
             for place, object_id in packed.deps or ()
         ]
-        handle_id = spec.actor_id + ACTOR_SUFFIX
-        handle: ObjectRef[Any] | None = None
+        if spec.name:
+            reply = peer.ask(lambda number: CreateActor(number, spec, get_if_exists))
+            if reply.spec is None:
+                raise ActorAlreadyExistsError(reply.error)
+            if reply.spec.actor_id != spec.actor_id:
+                return reply.spec, None
         with peer.lock:
-            if not spec.detached:
-                entry = peer.owner.refs.own(handle_id)
-                entry.state = READY_INLINE
-                handle = counted_ref(handle_id, peer.address)
+            if not spec.name:
+                peer.send_node(CreateActor(0, spec))
+            handle = self._handle_ref(spec)
             calls = peer.owner.actor(
                 spec.actor_id, spec.class_name, is_ordered=is_ordered(spec)
             )
             calls.holds = list(packed.holds or ())
             for object_id in calls.holds:
                 peer.owner.refs.hold(object_id)
-            if not spec.name:
-                peer.send_node(CreateActor(0, spec))
-                peer.engine.flush()
-        if not spec.name:
-            return spec, handle
-        reply = peer.ask(lambda number: CreateActor(number, spec, get_if_exists))
-        if reply.spec is None:
-            raise ActorAlreadyExistsError(reply.error)
-        if reply.spec.actor_id != spec.actor_id:
-            return reply.spec, None
+            peer.engine.flush()
         return spec, handle
+
+    def _handle_ref(self, spec: ActorSpec) -> ObjectRef[Any] | None:
+        """The counted object that stands for an actor's handles."""
+        if spec.detached:
+            return None
+        handle_id = spec.actor_id + ACTOR_SUFFIX
+        entry = self.peer.owner.refs.own(handle_id)
+        entry.state = READY_INLINE
+        return counted_ref(handle_id, self.peer.address)
 
     def lookup_actor(self, name: str, namespace: str) -> ActorSpec:
         """Find a named actor.

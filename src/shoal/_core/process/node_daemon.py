@@ -31,6 +31,7 @@ from shoal._core.io.shared_memory import create_arena
 from shoal._core.node.machine import NodeMachine
 from shoal._core.process.node_queries import NodeQueries
 from shoal._core.process.worker_output import WorkerOutput
+from shoal._core.store.object_table import StoreError
 from shoal._core.wire.control_messages import (
     ActorOutOfScope,
     ActorSpec,
@@ -177,19 +178,23 @@ class NodeDaemon:
                 self._greet(connection, message)
             else:
                 connection.close("the first message must be Hello")
-        elif not self.machine.on_message(client, message):
-            self._on_other(client, message)
+        else:
+            try:
+                if not self.machine.on_message(client, message):
+                    self._on_other(client, message)
+            except StoreError as error:
+                # A client that breaks the store's rules hurts only itself.
+                connection.close(str(error))
 
     def _greet(self, connection: Connection, message: Hello) -> None:
-        connection.context = message.worker_id
+        worker_id = message.worker_id
+        connection.context = worker_id
+        self.clients[worker_id] = connection  # first: it may get work at once
         if message.role == "driver":
             self.driver = connection
-        elif not self.machine.on_worker_ready(message.worker_id, message.pid):
-            connection.close("no such worker was started")
-            return
-        self.clients[message.worker_id] = connection
-        if message.role == "driver":
             self._welcome(connection)
+        elif not self.machine.on_worker_ready(worker_id, message.pid):
+            connection.close("no such worker was started")
 
     def _welcome(self, connection: Connection) -> None:
         config = self.config

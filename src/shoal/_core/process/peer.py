@@ -133,6 +133,8 @@ class Peer:
         self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
         self._links: dict[str, Connection] = {}
         self._unpinned: deque[bytes] = deque()
+        #: tasks whose generators died
+        self.dropped_streams: deque[Any] = deque()
         self._mapped: dict[bytes, PinnedObject] = {}
         self._listener: socket.socket | None = None
         self.engine.on_turn = self._end_turn
@@ -341,6 +343,8 @@ class Peer:
             self.send_node(UnpinObjects(gone))
 
     def _end_turn(self) -> None:
+        while self.dropped_streams:
+            self.owner.tasks.drop_stream(self.dropped_streams.popleft())
         if hooks.dropped or self._unpinned:
             self.drain_dropped()
         if self.owner.tasks.resolved:

@@ -20,7 +20,8 @@ from shoal.exceptions import RaySystemError
 
 START_TIMEOUT_S = 60.0
 _BOOT = (
-    "import sys,json;c=json.loads(sys.argv[1]);sys.path[:]=c['sys_path'];"
+    "import sys,json;c=json.load(open(sys.argv[1]+'/daemon.json'));"
+    "sys.path[:]=c['sys_path'];"
     "from shoal._core.process.node_daemon import main;main(c,int(sys.argv[2]))"
 )
 
@@ -84,10 +85,12 @@ def start_local(settings: dict[str, Any], temp_dir: str | None) -> LocalSession:
         "session_dir": session_dir,
         "node_id": node_id.hex(),
     }
+    with open(f"{session_dir}/daemon.json", "w") as file:
+        json.dump(config, file)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with theirs, open(f"{session_dir}/logs/daemon.log", "wb") as log:
         daemon = subprocess.Popen(
-            [sys.executable, "-S", "-c", _BOOT, json.dumps(config), str(theirs.fileno())],
+            [sys.executable, "-S", "-c", _BOOT, session_dir, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,

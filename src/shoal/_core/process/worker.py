@@ -49,6 +49,7 @@ def worker_main(request: dict[str, Any]) -> None:
         name=f"worker {os.getpid()}",
     )
     worker = Worker(peer, request)
+    peer.listen()  # before Hello: whoever is granted this worker connects at once
     sock.sendall(
         encode(
             Hello(
@@ -75,6 +76,7 @@ class Worker:
         peer.on_node_lost = lambda _reason: os._exit(1)
         peer.on_blocked = self._on_blocked
         self._actor_start: StartActor | None = None
+        self._is_told_to_exit = False
 
     def run(self) -> None:
         """Serve until told to leave."""
@@ -82,7 +84,6 @@ class Worker:
         sys.stdout = TaskStream(1, self._name)
         sys.stderr = TaskStream(2, self._name)
         interrupts.install(self.executor.should_interrupt)
-        peer.listen()
         peer.install_hooks()
         sys.path[:] = self.request["sys_path"]
         os.chdir(self.request["cwd"])
@@ -92,6 +93,7 @@ class Worker:
         peer.engine.start_background()
         self.executor.serve()
         if self._actor_start is not None:
+            self.executor.is_leaving = self._is_told_to_exit
             from shoal._core.process.actor import run_actor
 
             run_actor(self.executor, self._actor_start)
@@ -117,12 +119,8 @@ class Worker:
 
     def _name(self) -> str:
         task = current_task.get()
-        spec = worker_state.actor_spec
-        if spec is not None:
-            actor = worker_state.actor
-            if actor is not None and type(actor).__repr__ is not object.__repr__:
-                return repr(actor)
-            return str(spec.class_name)
+        if worker_state.actor_spec is not None:
+            return worker_state.actor_name
         return "" if task is None else (task.message.label or task.call.name)
 
     # -- under the engine's lock ---------------------------------------------------
@@ -142,7 +140,7 @@ class Worker:
         if worker_state.actor_spec is None and self._owns_live_objects():
             self.peer.send_node(RetireRefused())
             return
-        self.executor.is_leaving = True
+        self._is_told_to_exit = True
         self._stop_serving()
 
     def _owns_live_objects(self) -> bool:
@@ -155,6 +153,8 @@ class Worker:
         self.executor.is_leaving = True
         if self.executor.idle is not None:
             self.executor.idle.arrived()
+        if self.executor.on_leave is not None:
+            self.executor.on_leave()
 
     # -- a task waits ----------------------------------------------------------------
 

@@ -41,7 +41,6 @@ _CORE_FOLDER = __file__.removesuffix("serial/failures.py")
 _HIDDEN_FOLDERS = (_CORE_FOLDER, _CORE_FOLDER.removesuffix("_core/") + "_api/")
 
 _TRACEBACK_TITLE = "Traceback (most recent call last):\n"
-_GROUP_TITLE = "  + Exception Group Traceback (most recent call last):\n"
 
 
 @dataclass(slots=True)
@@ -212,7 +211,8 @@ def _traceback_text(
         name = type(error).__qualname__
         return f"{header}\n{name}: <its traceback can't be shown: {_one_line(problem)}>"
     text = "".join(f"{header}\n" if p == _TRACEBACK_TITLE else p for p in parts)
-    if parts and parts[0] == _GROUP_TITLE:
+    if not text.startswith(header):
+        # Groups have a title of their own; errors without a frame left have none.
         text = f"{header}\n{text}"
     return text.rstrip("\n")
 

@@ -54,21 +54,31 @@ def _reduce_view(view: memoryview) -> Any:
     return bytes, (view.tobytes(),)
 
 
-def _reduce_array(array: Any) -> Any:
-    """Write an array as its class called with shape, type and memory.
+#: Kinds of numpy types that ``dtype.str`` describes in full; times are told apart
+#: because numpy lends out their memory as numbers only.
+_NAMED_KINDS = frozenset("biufcSU")
+_TIME_KINDS = frozenset("mM")
 
-    Only for types that their short name describes in full.  Arrays with gaps are
-    copied first, so that every array reaches its reader as a (read-only) buffer.
+
+def _reduce_array(array: Any) -> Any:
+    """Write an array as its class called with shape, name of its type, and memory.
+
+    Arrays of other types are left to numpy.  Arrays with gaps are copied first, so
+    that every array reaches its reader as a (read-only) buffer.
     """
-    dtype = array.dtype
     flags = array.flags
     if not flags.forc:
         array = array.copy()
     elif not flags.c_contiguous:
         return array.__reduce_ex__(PROTOCOL)
-    if dtype.isbuiltin != 1 or dtype.hasobject or dtype.metadata is not None:
-        return array.__reduce_ex__(PROTOCOL)
-    return type(array), (array.shape, dtype.str, PickleBuffer(array))
+    dtype = array.dtype
+    if dtype.isbuiltin != 2 and dtype.itemsize and dtype.metadata is None:
+        if dtype.kind in _NAMED_KINDS:
+            return type(array), (array.shape, dtype.str, PickleBuffer(array))
+        if dtype.kind in _TIME_KINDS:
+            numbers = array.view("i8")
+            return type(array), (array.shape, dtype.str, PickleBuffer(numbers))
+    return array.__reduce_ex__(PROTOCOL)
 
 
 _reducers: dict[type, Reducer] = {

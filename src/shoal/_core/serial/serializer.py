@@ -9,7 +9,7 @@ Layout of one *extent*, the form of a value in a message or in shared memory::
     plain    pickle stream (its first byte is 0x80)
     framed   0x01, 3 zero bytes, count n (4), length of the stream (8),
              n times offset (8) and length (8) of a buffer,
-             pickle stream, then each buffer at a multiple of 64 bytes
+             pickle stream, then each buffer at a multiple of 64 bytes, zeros between
 
 All numbers are little endian, offsets count from the start of the extent.  Bytes after
 the extent are ignored, so an extent may lie in a larger allocation.
@@ -152,7 +152,9 @@ class _LargeSerialized(Serialized):
             start, end = end, end + len(piece)
             _copy(target[start:end], piece)
         for start, buffer in zip(self._offsets, self.buffers, strict=True):
-            _copy(target[start : start + len(buffer)], buffer)
+            target[end:start] = bytes(start - end)
+            end = start + len(buffer)
+            _copy(target[start:end], buffer)
 
 
 def _copy(target: memoryview, source: bytes | memoryview) -> None:
@@ -229,7 +231,12 @@ def serialize(
     try:
         writer.dump(value)
     except Exception as error:
-        raise _explained(error, value, what, name) from error
+        explained = _explained(error, value, what, name)
+        if explained is error:
+            raise
+        # The pickler's own complaint is quoted; only code below it is worth telling.
+        step = error.__traceback__
+        raise explained from (error if step and step.tb_next else None)
     finally:
         end_write(outer)
     return _finish(writer, captured)
@@ -262,11 +269,11 @@ def _finish(writer: _Writer, captured: Captured) -> Serialized:
 
 def _explained(error: Exception, value: object, what: str, name: str) -> Exception:
     """The error to raise for a value whose pickling raised ``error``."""
+    if isinstance(error, RecursionError):
+        return TypeError(f"Could not serialize {what}: it is nested too deeply.")
     explanation = explain_unserializable(value, name)
     if isinstance(error, (TypeError, pickle.PicklingError, AttributeError)):
         return TypeError(f"Could not serialize {what}: {error}\n{explanation}")
-    if isinstance(error, RecursionError):
-        return TypeError(f"Could not serialize {what}: it is nested too deeply.")
     error.add_note(explanation)
     return error
 

@@ -86,7 +86,11 @@ def explain_unserializable(value: object, name: str) -> str:
         value: something that can't be pickled.
         name: what its path starts with.
     """
-    path, culprit, error = find_unserializable(value, name)
+    try:
+        path, culprit, error = find_unserializable(value, name)
+    except Exception as problem:  # noqa: BLE001 - the user's code may raise anything
+        # Another error is on its way out, and must not be hidden by this one.
+        return f"The place in {name} could not be found: {problem!r}."
     cls = type(culprit)
     kind = f"{cls.__module__}.{cls.__qualname__}".removeprefix("builtins.")
     return (

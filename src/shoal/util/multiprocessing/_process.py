@@ -82,7 +82,11 @@ class RemoteTraceback(Exception):
 def unpickle_failure(pickled: bytes) -> BaseException:
     """The exception of a failed call, with the remote traceback as its cause."""
     error: BaseException
-    error, text = cloudpickle.loads(pickled)
+    try:
+        error, text = cloudpickle.loads(pickled)
+    except Exception as reason:  # noqa: BLE001 - such as a module missing here
+        error = MaybeEncodingError(reason, "an exception of the called function")
+        return error
     error.__cause__ = RemoteTraceback(text)
     return error
 
