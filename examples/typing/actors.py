@@ -8,9 +8,8 @@ test for example. The program also runs: `python actors.py`.
 
 from typing import assert_type
 
-from shoal.actor import ActorHandle
-
 import shoal
+from shoal.actor import ActorHandle
 
 
 class Counter:

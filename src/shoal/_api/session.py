@@ -12,11 +12,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from shoal._api.drop_in import is_installed_as_ray
 from shoal._api.init_arguments import (
     InitArguments,
     auto_init_allowed,
     parse_init_arguments,
 )
+from shoal._api.job_config import with_job_config
+from shoal._api.logging_config import logging_facts, set_up_driver_logging
 from shoal._core.base.object_ref import hooks
 from shoal._core.io import host_stats, interrupts
 from shoal._core.process.driver import Driver
@@ -170,6 +173,8 @@ def init(address: str | None = None, **options: Any) -> RayContext:
 
 
 def _start(arguments: InitArguments) -> Session:
+    arguments = with_job_config(arguments)
+    set_up_driver_logging(arguments)
     host = host_stats.detect_host(os.environ)
     arena = arguments.object_store_bytes or min(
         int(host.memory.available * OBJECT_STORE_FRACTION), OBJECT_STORE_MAX_BYTES
@@ -201,6 +206,9 @@ def _start(arguments: InitArguments) -> Session:
             "namespace": namespace,
             "runtime_env": arguments.runtime_env,
             "labels": arguments.labels,
+            "as_ray": is_installed_as_ray(),
+            "main_module": _main_module(),
+            "logging": logging_facts(arguments.logging_config),
         },
     }
     local = start_local(settings, arguments.temp_dir)
@@ -214,6 +222,16 @@ def _start(arguments: InitArguments) -> Session:
     ):
         interrupts.install(_always)
     return session
+
+
+def _main_module() -> str:
+    """The name that the program's own module has when it is not run as a script."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(main, "__file__", None) or "__main__"
+    return os.path.splitext(os.path.basename(file))[0]
 
 
 def _always() -> bool:

@@ -16,6 +16,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from shoal._api.serializers import deregister_serializer as deregister_serializer
+    from shoal._api.serializers import register_serializer as register_serializer
+    from shoal._api.state import list_named_actors as list_named_actors
     from shoal.util.actor_pool import ActorPool as ActorPool
     from shoal.util.check_serialize import (
         inspect_serializability as inspect_serializability,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "ActorPool": "shoal.util.actor_pool",
     "as_completed": "shoal.util.iteration",
+    "deregister_serializer": "shoal._api.serializers",
     "disable_log_once_globally": "shoal.util.message_gate",
     "enable_periodic_logging": "shoal.util.message_gate",
     "get_current_placement_group": "shoal.util.placement_group",
@@ -53,10 +57,12 @@ _MODULE_OF = {
     "get_node_ip_address": "shoal.util.node_address",
     "get_placement_group": "shoal.util.placement_group",
     "inspect_serializability": "shoal.util.check_serialize",
+    "list_named_actors": "shoal._api.state",
     "log_once": "shoal.util.message_gate",
     "map_unordered": "shoal.util.iteration",
     "placement_group": "shoal.util.placement_group",
     "placement_group_table": "shoal.util.placement_group",
+    "register_serializer": "shoal._api.serializers",
     "remove_placement_group": "shoal.util.placement_group",
 }
 

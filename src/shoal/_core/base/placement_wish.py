@@ -53,8 +53,8 @@ class PlacementWish:
                 affinity.spill_if_busy,
                 affinity.fail_if_busy,
             ],
-            [_selector_to_list(selector) for selector in self.alternatives],
-            _selector_to_list(self.preferred),
+            [selector_to_list(selector) for selector in self.alternatives],
+            selector_to_list(self.preferred),
         ]
 
     @classmethod
@@ -64,8 +64,8 @@ class PlacementWish:
         return cls(
             spread,
             None if affinity is None else NodeAffinity(*affinity),
-            tuple(_selector_from_list(selector) for selector in alternatives),
-            _selector_from_list(preferred),
+            tuple(selector_from_list(selector) for selector in alternatives),
+            selector_from_list(preferred),
         )
 
 
@@ -73,14 +73,16 @@ NO_WISH = PlacementWish()
 """Any node will do."""
 
 
-def _selector_to_list(selector: LabelSelector) -> list[Any]:
+def selector_to_list(selector: LabelSelector) -> list[Any]:
+    """Return a label selector as lists and texts, for a message."""
     return [
         [name, list(condition.values), condition.negated]
         for name, condition in selector
     ]
 
 
-def _selector_from_list(selector: Sequence[Any]) -> LabelSelector:
+def selector_from_list(selector: Sequence[Any]) -> LabelSelector:
+    """Read what :func:`selector_to_list` wrote."""
     return tuple(
         (name, LabelCondition(tuple(values), negated))
         for name, values, negated in selector

@@ -23,6 +23,7 @@ class InboxTask:
         "arrivals",
         "call",
         "consumed",
+        "is_answered",
         "is_begun",
         "is_cancelled",
         "is_dropped",
@@ -39,6 +40,7 @@ class InboxTask:
         self.call = call
         self.lease: Any = None
         self.is_begun = False
+        self.is_answered = False
         self.is_cancelled = False
         #: refs met while its arguments were read
         self.arrivals: list[bytes] = []

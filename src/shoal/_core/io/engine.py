@@ -35,6 +35,8 @@ from typing import Any
 from shoal._core.wire.frame import FrameError, FrameReader, encode
 
 TICK_S = 0.005
+#: How often a process that holds references looks whether some were dropped.
+HEARTBEAT_S = 0.25
 RECEIVE_BYTES = 256 * 1024
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
@@ -298,9 +300,10 @@ class Engine:
         if self._timers:
             first = self._timers[0][0]
             deadline = first if deadline is None or first < deadline else deadline
-        if deadline is None:
-            return -1
-        return max(0.0, deadline - monotonic())
+        timeout = -1.0 if deadline is None else max(0.0, deadline - monotonic())
+        if not 0 <= timeout < HEARTBEAT_S and self.wants_heartbeat():
+            return HEARTBEAT_S
+        return timeout
 
     # -- turns -------------------------------------------------------------------
 
@@ -450,10 +453,7 @@ class Engine:
                 with self.lock:
                     self.flush()
             while not self._is_closed:
-                timeout = self._timeout(None)
-                if self.wants_heartbeat() and not 0 <= timeout < 0.25:
-                    timeout = 0.25
-                self.turn(timeout)
+                self.turn(self._timeout(None))
                 if self._followers:
                     return
                 if self.activity != seen and not self.async_waiters:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
+from shoal._core.io.engine import Engine
+
 RETRY_S = 0.001
 _PACKAGE = "shoal._"
 
@@ -23,6 +25,10 @@ _interruptible: set[CodeType] = set()
 def interruptible(function: Callable[..., Any]) -> None:
     """Allow interrupts to raise in a function: it holds no lock and no half state."""
     _interruptible.add(function.__code__)
+
+
+interruptible(Engine._poll)
+interruptible(Engine._sleep)
 
 
 def is_safe(frame: FrameType | None) -> bool:

@@ -31,9 +31,11 @@ from shoal._core.owner.references import (
 )
 from shoal._core.owner.streams import Stream
 from shoal._core.serial.failures import dependency_failure, encode_failure
+from shoal._core.serial.serializer import serialize
 from shoal._core.wire.node_messages import FreeObjects, KillWorker, WorkerGone
 from shoal._core.wire.worker_messages import (
     ERROR,
+    INLINE,
     CancelTask,
     StreamAck,
     StreamDropped,
@@ -43,6 +45,8 @@ from shoal._core.wire.worker_messages import (
     Value,
 )
 from shoal.exceptions import OutOfMemoryError, TaskCancelledError, WorkerCrashedError
+
+_NONE = serialize(None).to_bytes()
 
 
 class Tasks:
@@ -131,7 +135,7 @@ class Tasks:
 
     def _fail_dependency(self, record: TaskRecord, entry: Entry) -> None:
         data = dependency_failure(record.call.name, entry.data)
-        self._finish(record, Value(ERROR, data))
+        self._fail_with(record, Value(ERROR, data))
 
     # -- results -----------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class Tasks:
             if failed:
                 self._add_item(record, length, values[0])
                 length += 1
-                values = [Value(0, b"")]
+                values = [Value(INLINE, _NONE)]
             record.stream.finish(length)
             self._finish(record, values[0])
         elif failed:
@@ -228,11 +232,15 @@ class Tasks:
     def fail(self, record: TaskRecord, error: BaseException) -> None:
         """End a task with an error of the system."""
         data = encode_failure(error, function_name=record.call.name, pid=0, ip="")
-        if record.stream is not None:
-            self._add_item(record, len(record.stream.arrived) + record.stream.taken,
-                           Value(ERROR, data))
-            record.stream.finish(record.stream.taken + len(record.stream.arrived))
-        self._finish(record, Value(ERROR, data))
+        self._fail_with(record, Value(ERROR, data))
+
+    def _fail_with(self, record: TaskRecord, value: Value) -> None:
+        stream = record.stream
+        if stream is not None:
+            # The error is the stream's last item; what came before stays good.
+            self._add_item(record, stream.taken + len(stream.arrived), value)
+            stream.finish(stream.taken + len(stream.arrived))
+        self._finish(record, value)
 
     # -- streams -----------------------------------------------------------------
 

@@ -281,9 +281,10 @@ class _AsyncRunner:
                     await _stream(executor, task, result, started)
                 else:
                     executor.answer(task, result, started)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as cancelled:
                 task.is_cancelled = True
                 error = TaskCancelledError(task.message.task_id.hex())
+                error = error.with_traceback(cancelled.__traceback__)
                 executor.answer_failure(task, error, started)
             except BaseException as error:
                 executor.on_error(task, error, started)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 from typing import Any, TextIO
 
 from shoal._core.io.driver_output import DriverOutput, choose_prefix_color
 from shoal._core.io.process_watch import remove_tree
 from shoal._core.policy.log_folding import LogFolder
 from shoal._core.process.supervisor import LocalSession
+from shoal._core.serial.failures import decode_failure
 from shoal._core.wire.node_messages import LogLines, ShutdownSession
 
 END_TIMEOUT_S = 5.0
+ERRORS_KEPT_MAX = 1000
 
 
 class Driver:
@@ -25,11 +28,17 @@ class Driver:
         self.local = local
         self.peer = local.peer
         self.log_to_driver = log_to_driver
-        self.errors: list[dict[str, Any]] = []
+        #: the last errors of its tasks: (when, function, task, payload)
+        self._errors: deque[tuple[float, str, bytes, bytes]] = deque(
+            maxlen=ERRORS_KEPT_MAX
+        )
+        self.peer.owner.tasks.on_failed = self._on_failed
         self.peer.on_node_message = self._on_node_message
+        # Lines of a logging config say themselves where they come from.
+        plain = local.config["session"]["logging"] is not None
         self._streams = {
-            False: _output(lambda: sys.stdout),
-            True: _output(lambda: sys.stderr),
+            False: _output(lambda: sys.stdout, plain=plain),
+            True: _output(lambda: sys.stderr, plain=plain),
         }
         self._timer_is_set = False
 
@@ -38,6 +47,29 @@ class Driver:
         self.peer.listen()
         self.peer.install_hooks()
         self.peer.engine.start_background()
+
+    def _on_failed(self, record: Any, value: Any) -> None:
+        """A task ended in an error (under the lock)."""
+        self._errors.append((time(), record.call.name, record.task_id, value.data))
+
+    def describe_errors(self) -> list[dict[str, Any]]:
+        """The last errors of this driver's tasks, oldest first."""
+        with self.peer.lock:
+            errors = list(self._errors)
+        described = []
+        for when, function, task_id, payload in errors:
+            error = decode_failure(payload)
+            described.append(
+                {
+                    "type": type(error).__name__,
+                    "message": str(error),
+                    "timestamp": when,
+                    "function": function,
+                    "task_id": task_id.hex(),
+                    "job_id": self.peer.job_id.hex(),
+                }
+            )
+        return described
 
     def _on_node_message(self, message: Any) -> None:
         if isinstance(message, LogLines):
@@ -88,12 +120,12 @@ class Driver:
             remove_tree(self.local.session_dir)
 
 
-def _output(stream: Callable[[], TextIO]) -> DriverOutput:
+def _output(stream: Callable[[], TextIO], *, plain: bool) -> DriverOutput:
     env = os.environ
     is_terminal = stream().isatty()
     setting = env.get("SHOAL_COLOR_PREFIX", env.get("RAY_COLOR_PREFIX"))
     folds = env.get("SHOAL_DEDUP_LOGS", env.get("RAY_DEDUP_LOGS", "1")) != "0"
-    plain = env.get("RAY_DISABLE_WORKER_LOG_PREFIX", "0") == "1"
+    plain = plain or env.get("RAY_DISABLE_WORKER_LOG_PREFIX", "0") == "1"
     return DriverOutput(
         stream,
         folder=LogFolder() if folds else None,

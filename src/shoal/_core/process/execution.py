@@ -38,7 +38,7 @@ from shoal._core.wire.worker_messages import (
     UseLease,
     Value,
 )
-from shoal.exceptions import TaskCancelledError
+from shoal.exceptions import RayError, TaskCancelledError
 
 #: Replies are held back at most this long while more tasks wait.
 HOLD_REPLIES_S = 0.001
@@ -126,7 +126,12 @@ class Executor:
             self.answer_failure(task, error, 0)
         elif task.runner is not None:
             task.runner.cancel()
-        elif self.in_user_code is task and task.call.kind != METHOD:
+        elif task.call.kind == METHOD:
+            # A method is not interrupted: the actor's state would be anybody's guess.
+            # It runs to its end (and can ask is_canceled), but nobody waits for it.
+            error = TaskCancelledError(task.message.task_id.hex())
+            self.answer_failure(task, error, 0)
+        elif self.in_user_code is task:
             self.interrupt = task
             interrupt_main_thread()
 
@@ -156,6 +161,7 @@ class Executor:
             with peer.lock:
                 task = self.inbox.begin()
                 if task is None:
+                    peer.drain_dropped()
                     if self.is_leaving:
                         return
                     self.idle = waiter = Waiter(1)
@@ -188,7 +194,7 @@ class Executor:
                 self.in_user_code = None
                 self.interrupt = None
                 args = kwargs = None  # what the arguments hold must die before the reply
-            if task.is_cancelled:
+            if task.is_cancelled and task.call.kind == METHOD:
                 raise TaskCancelledError(task.message.task_id.hex())
             self.answer(task, result, started)
         except BaseException as error:
@@ -238,7 +244,10 @@ class Executor:
         returns = task.call.returns
         receiver = task.link.context.address
         task_id = task.message.task_id
-        if returns == 1:
+        if isinstance(result, RayError):
+            values = [Value(ERROR, encode_failure(result, function_name=task.call.name,
+                                                  pid=os.getpid(), ip="127.0.0.1"))]
+        elif returns == 1:
             value, is_plain = self.peer.pack(result, task_id + b"\1\0\0\0", receiver)
             del result
             if is_plain and not task.arrivals and not task.call.max_calls:
@@ -315,6 +324,10 @@ class Executor:
     def _send(self, task: InboxTask, message: object) -> None:
         now = monotonic()
         with self.peer.lock:
+            if task.is_answered:
+                self.inbox.finish(task)
+                return
+            task.is_answered = True
             self.inbox.finish(task)
             task.link.send(message)
             self._record(task)
@@ -341,8 +354,9 @@ class Executor:
         if isinstance(error, KeyboardInterrupt) and (
             task.is_cancelled or task.call.kind != METHOD
         ):
-            task.is_cancelled = True
-            error = TaskCancelledError(task.message.task_id.hex())
+            error = TaskCancelledError(task.message.task_id.hex()).with_traceback(
+                error.__traceback__
+            )
         if isinstance(error, (SystemExit, ActorExit)):
             self.leave_for_exit(task, error)
         retry = self._is_retryable(task, error)

@@ -14,9 +14,10 @@ from shoal._core.owner.actor_calls import ActorCalls
 from shoal._core.owner.calls import STREAMING, CallTemplate, TaskRecord
 from shoal._core.owner.leases import SchedulingClass
 from shoal._core.owner.references import ACTOR_SUFFIX, PENDING, READY_INLINE
-from shoal._core.process import futures, stream_reading, waiting
+from shoal._core.process import futures, stream_reading
 from shoal._core.process.context import current_task_id, worker_state
 from shoal._core.process.peer import INLINE_LIMIT_BYTES, Peer
+from shoal._core.process.waiting import WaitLoops
 from shoal._core.serial.serializer import serialize
 from shoal._core.wire.control_messages import (
     DEAD,
@@ -57,6 +58,7 @@ class NativeSession:
         self.info = info
         self.executor = executor
         self._submitted = 0
+        self._wait_loops = WaitLoops(peer)
         self._environments: dict[str, None] = {}
         hooks.rebuilt = peer._on_rebuilt
         hooks.as_future = partial(futures.as_concurrent, peer)
@@ -180,7 +182,7 @@ class NativeSession:
         self, refs: list[Any], num_returns: int, timeout: float | None, fetch: bool
     ) -> tuple[list[Any], list[Any]]:
         """Split refs into ready ones and others."""
-        return waiting.wait(self.peer, refs, num_returns, timeout)
+        return self._wait_loops.wait(refs, num_returns, timeout)
 
     def cancel(self, ref: ObjectRef[Any], *, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an object."""
@@ -189,6 +191,12 @@ class NativeSession:
             entry = peer.owner.refs.entries.get(ref._id)
             if entry is None or entry.state != PENDING:
                 return
+            record = entry.record
+            if force and record is not None and record.actor is not None:
+                raise ValueError(
+                    "force=True is not supported for actor calls: it would end the "
+                    "actor. Use kill for that, or cancel without force."
+                )
             if entry.owner == peer.address:
                 peer.owner.tasks.cancel(ref._id, force=force, recursive=recursive)
             else:

@@ -32,7 +32,7 @@ from shoal._core.owner.references import (
     READY_STORED,
     Entry,
 )
-from shoal._core.serial.failures import decode_failure
+from shoal._core.serial.failures import decode_failure, encode_failure
 from shoal._core.serial.serializer import Serialized, deserialize, serialize
 from shoal._core.wire.control_messages import CONTROL_MESSAGES, ActorRegistered
 from shoal._core.wire.frame import decoder
@@ -59,6 +59,7 @@ from shoal.exceptions import (
     GetTimeoutError,
     ObjectLostError,
     ObjectStoreFullError,
+    RayError,
     RaySystemError,
 )
 
@@ -357,8 +358,10 @@ class Peer:
 
     def put(self, value: object) -> ObjectRef[Any]:
         """Store a value; returns its ref."""
-        packed = serialize(value)
         object_id = self.next_task_id() + PUT_INDEX
+        if isinstance(value, RayError):
+            return self._put_error(object_id, value)
+        packed = serialize(value)
         stored = packed.size > INLINE_LIMIT_BYTES
         if stored:
             self.store(object_id, packed, self.address)
@@ -377,6 +380,14 @@ class Peer:
                 entry.data = packed.to_bytes()
             if hooks.dropped:
                 self.drain_dropped()
+        return counted_ref(object_id, self.address)
+
+    def _put_error(self, object_id: bytes, error: RayError) -> ObjectRef[Any]:
+        """An error of the system is raised by ``get``, wherever it was put."""
+        with self.lock:
+            entry = self.owner.refs.own(object_id)
+            entry.state = FAILED
+            entry.data = encode_failure(error, function_name="put", pid=0, ip="")
         return counted_ref(object_id, self.address)
 
     def store(self, object_id: bytes, packed: Serialized, owner: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from shoal._core.base.object_ref import ObjectRef
 from shoal._core.executor.inbox import InboxTask
 from shoal._core.io.engine import Waiter
+from shoal._core.io.interrupts import interruptible
 from shoal._core.process.peer import Peer
 from shoal._core.serial.serializer import serialize
 from shoal._core.wire.worker_messages import INLINE, StreamItem, Value
@@ -45,13 +46,25 @@ def _wait_for_consumer(executor: Executor, task: InboxTask, sent: int) -> None:
             task.runner = None
 
 
+_END = object()
+
+
+def next_of(generator: Any) -> Any:
+    """The next item of a user's generator: a boundary that interrupts may cross."""
+    return next(generator, _END)
+
+
+interruptible(next_of)
+
+
 def run_stream(
     executor: Executor, task: InboxTask, generator: Any, started: float
 ) -> None:
     """Iterate over a task's generator, sending its items."""
     index = 0
+    generator = iter(generator)
     try:
-        for item in generator:
+        while (item := next_of(generator)) is not _END:
             if task.is_dropped or task.is_cancelled:
                 break
             send_item(executor, task, index, item)
@@ -59,6 +72,11 @@ def run_stream(
             _wait_for_consumer(executor, task, index)
         if task.is_cancelled:
             raise TaskCancelledError(task.message.task_id.hex())
+    except KeyboardInterrupt as interrupt:
+        error = TaskCancelledError(task.message.task_id.hex())
+        error = error.with_traceback(interrupt.__traceback__)
+        finish_stream(executor, task, index, started, error)
+        return
     except Exception as error:
         finish_stream(executor, task, index, started, error)
         return

@@ -16,6 +16,7 @@ from shoal._core.process import session as sessions
 from shoal._core.process.context import current_task, worker_state
 from shoal._core.process.execution import Executor
 from shoal._core.process.leaving import leave
+from shoal._core.process.module_alias import alias_package
 from shoal._core.process.peer import PROTOCOL_VERSION, Peer, same_user
 from shoal._core.wire.frame import encode
 from shoal._core.wire.node_messages import (
@@ -87,7 +88,7 @@ class Worker:
         peer.install_hooks()
         sys.path[:] = self.request["sys_path"]
         os.chdir(self.request["cwd"])
-        sessions.adopt_worker(peer, self.executor, self.request["session"])
+        self._join_session()
         if self.request["env"]:
             self._apply_environment()
         peer.engine.start_background()
@@ -98,6 +99,21 @@ class Worker:
 
             run_actor(self.executor, self._actor_start)
         leave(0)
+
+    def _join_session(self) -> None:
+        """Let the API of this process work as the session's facts say."""
+        info = self.request["session"]
+        if self.request["env"]:
+            # What tasks here submit, and what they ask, starts from what they run in.
+            info = {**info, "runtime_env": self.request["env"]}
+        sessions.adopt_worker(self.peer, self.executor, info)
+        if info["as_ray"]:
+            alias_package("ray", "shoal")
+        if info["logging"]:
+            # Few sessions ask for it, and every worker would pay for the import.
+            from shoal._core.process.root_logging import configure_root_logger
+
+            configure_root_logger(info["logging"])
 
     def _apply_environment(self) -> None:
         """Become what the runtime environment asks for, or say why not and leave."""

@@ -1,0 +1,7 @@
+"""Ways of a program's own to write its classes; public as ``shoal.util``'s."""
+
+from __future__ import annotations
+
+from shoal._core.serial.pickler import deregister_serializer, register_serializer
+
+__all__ = ["deregister_serializer", "register_serializer"]
