@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
@@ -177,6 +178,8 @@ def describe_methods(
         if not (inspect.isfunction(plain) or inspect.isbuiltin(plain)):
             continue
         table[name] = _describe_method(plain, options)
+        signature = signature_of_method(cls, name)
+        table[name]["signature"] = pickle.dumps(signature, protocol=5)
     return table
 
 
@@ -204,5 +207,3 @@ def _describe_method(
         ),
     }
 
-
-__all__ = ["ActorClass", "signature_of_method"]

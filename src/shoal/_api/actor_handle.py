@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -14,10 +15,12 @@ from shoal._api.calling import (
 from shoal._api.generators import ObjectRefGenerator
 from shoal._api.options import resolve_num_returns, validate_method_options
 from shoal._api.remote_call import F_co, RemoteCall
+from shoal._api.signatures import CallSignature
 from shoal._core.base.identifiers import ActorID
 from shoal._core.base.object_ref import ObjectRef
 from shoal._core.owner.calls import STREAMING
 from shoal._core.wire.control_messages import ActorSpec
+from shoal.exceptions import ActorHandleNotFoundError
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -47,6 +50,9 @@ class ActorMethod(RemoteCall[F_co]):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handle = self._handle
         native, calls = handle._connected()
+        signature = handle._signature(self._name)
+        if kwargs or not signature.least <= len(args) <= signature.most:
+            signature.check(args, kwargs)
         if self._meta is None:
             template = handle._template(self._name)
         else:
@@ -132,6 +138,9 @@ class ActorHandle(Generic[T_co]):
         self._ref = ref
         self._methods: dict[str, dict[str, Any]] | None = None
         self._templates: dict[str, Any] = {}
+        self._signatures: dict[str, CallSignature] = {}
+        #: the session it was made (or received) in
+        self._born = current_session().number
         self._session_number = 0
         self._native: Any = None
         self._calls: Any = None
@@ -154,6 +163,14 @@ class ActorHandle(Generic[T_co]):
 
     def _method_meta(self, name: str) -> dict[str, Any]:
         return self._table()[name]
+
+    def _signature(self, name: str) -> CallSignature:
+        signature = self._signatures.get(name)
+        if signature is None:
+            packed = self._method_meta(name).get("signature")
+            signature = CallSignature(name, None) if packed is None else _load(packed)
+            self._signatures[name] = signature
+        return signature
 
     def _template(self, name: str) -> Any:
         template = self._templates.get(name)
@@ -214,6 +231,12 @@ def _rebuild(packed: bytes, ref: ObjectRef[Any] | None) -> ActorHandle[Any]:
     return ActorHandle(msgspec.msgpack.decode(packed, type=ActorSpec), ref)
 
 
+def _load(packed: bytes) -> CallSignature:
+    """A method's signature, from the actor's creator (an authenticated peer)."""
+    signature: CallSignature = pickle.loads(packed)
+    return signature
+
+
 def method(*args: Any, **options: Any) -> Any:
     """Set options of one method of an actor class: ``@method(num_returns=2)``.
 
@@ -263,4 +286,9 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
             f"kill ends actors; it was given a {type(actor).__name__}. "
             "Use cancel for tasks."
         )
-    current_session().native.kill_actor(actor._spec.actor_id, no_restart=no_restart)
+    session = current_session()
+    if actor._born != session.number:
+        raise ActorHandleNotFoundError(
+            f"{actor!r} belongs to a session that has ended; its actor ended with it."
+        )
+    session.native.kill_actor(actor._spec.actor_id, no_restart=no_restart)

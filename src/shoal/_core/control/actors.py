@@ -59,6 +59,7 @@ class ActorRow:
         "restarts",
         "spec",
         "state",
+        "unplaceable",
         "watchers",
         "worker_id",
     )
@@ -72,6 +73,8 @@ class ActorRow:
         self.cause = ""
         self.failure: bytes | None = None
         self.init_failed = False
+        #: the kind of refusal, when no node can ever hold it
+        self.unplaceable = ""
         #: no restart, whatever ends it
         self.is_ending = False
         self.watchers: dict[bytes, None] = {}
@@ -86,6 +89,7 @@ class ActorRow:
             self.cause,
             self.failure,
             self.init_failed,
+            self.unplaceable,
         )
 
 
@@ -180,10 +184,11 @@ class ControlActors:
         row.state = ALIVE
         self._tell(row)
 
-    def on_unplaceable(self, actor_id: bytes, reason: str) -> None:
+    def on_unplaceable(self, actor_id: bytes, reason: str, kind: str) -> None:
         """The actor can never be placed."""
         row = self.rows.get(actor_id)
         if row is not None and row.state != DEAD:
+            row.unplaceable = kind
             self._die(row, reason)
 
     def on_worker_gone(self, worker_id: bytes, cause: str, *, intended: bool) -> None:

@@ -63,14 +63,15 @@ from shoal._core.wire.node_messages import DemandInfeasible, NodeReply
 REMOVED_KEPT_MAX = 1000
 
 #: Where placing stands (``stats`` of a group), for people.
-QUEUED, STARTED, NO_ROOM, INFEASIBLE, COMMIT_FAILED, FINISHED = (
+QUEUED, STARTED, NO_ROOM, INFEASIBLE, FINISHED = (
     "QUEUED",
     "SCHEDULING_STARTED",
     "NO_RESOURCES",
     "INFEASIBLE",
-    "FAILED_TO_COMMIT_RESOURCES",
     "FINISHED",
 )
+#: What the nodes of an attempt are asked now.
+NOTHING, TO_PREPARE, TO_COMMIT = "", "prepare", "commit"
 
 
 class GroupPort(Protocol):
@@ -93,6 +94,7 @@ class GroupRow:
     """One placement group."""
 
     __slots__ = (
+        "asked",
         "attempt",
         "attempt_began",
         "awaited",
@@ -123,7 +125,8 @@ class GroupRow:
         #: the node of each bundle; empty while it has none
         self.nodes = [b""] * len(self.bundles)
         self.attempt = 0
-        #: bundle index -> node, of the attempt under way
+        self.asked = NOTHING
+        #: bundle index -> node, while these are asked to prepare
         self.target: dict[int, bytes] = {}
         #: nodes that have not answered yet
         self.awaited: dict[bytes, None] = {}
@@ -140,11 +143,6 @@ class GroupRow:
         #: seconds from its making, and from the begin of its last attempt, to CREATED
         self.created_after = 0.0
         self.placed_after = 0.0
-
-    @property
-    def is_trying(self) -> bool:
-        """Whether answers of nodes are awaited."""
-        return bool(self.awaited)
 
     @property
     def missing(self) -> list[int]:
@@ -195,7 +193,7 @@ class ControlGroups:
             self._names[key] = spec.group_id
         self._unplaced[spec.group_id] = row
         self._port.send(client, NodeReply(message.request, ""))
-        self._try(row, self._port.nodes())
+        self._try(row, self._nodes())
 
     def _on_remove(self, client: bytes, message: RemovePlacementGroup) -> None:
         self._end(self.rows.get(message.group_id))
@@ -228,18 +226,31 @@ class ControlGroups:
         if not self._unplaced:
             return False
         for row in list(self._unplaced.values()):
-            if not row.is_trying and row.progress != INFEASIBLE:
-                self._try(row, self._port.nodes())
+            if row.asked or row.progress == INFEASIBLE:
+                continue
+            nodes = self._nodes()
+            if row.progress != NO_ROOM or _may_fit(row, nodes):
+                self._try(row, nodes)
         return any(
-            not row.is_trying and row.progress != INFEASIBLE
+            not row.asked and row.progress != INFEASIBLE
             for row in self._unplaced.values()
         )
 
     def on_node_joined(self) -> None:
         """There is a new node: also what seemed hopeless is tried again."""
         for row in list(self._unplaced.values()):
-            if not row.is_trying:
-                self._try(row, self._port.nodes())
+            if not row.asked:
+                self._try(row, self._nodes())
+
+    def _nodes(self) -> list[NodeView]:
+        """The nodes, less what they are asked to prepare and have not answered for."""
+        nodes = {node.node_id: node for node in self._port.nodes()}
+        for row in self._unplaced.values():
+            for index, node_id in row.target.items():
+                node = nodes.get(node_id)
+                if node is not None and node_id in row.awaited:
+                    nodes[node_id] = _without(node, row.bundles[index])
+        return list(nodes.values())
 
     def _try(self, row: GroupRow, nodes: Sequence[NodeView]) -> None:
         """Choose nodes for the bundles that have none, and ask them to prepare."""
@@ -256,6 +267,7 @@ class ControlGroups:
         row.attempt += 1
         row.attempt_began = self._port.now()
         row.progress = STARTED
+        row.asked = TO_PREPARE
         row.has_failed = False
         row.target = dict(zip(missing, placement.node_ids, strict=True))
         row.awaited = dict.fromkeys(placement.node_ids)
@@ -280,11 +292,6 @@ class ControlGroups:
         elif spec.strategy == "STRICT_PACK" and used:
             nodes = [node for node in nodes if node.node_id in used]
         bundles = [row.bundles[index] for index in missing]
-        if not _may_fit(bundles, nodes):
-            nodes = [
-                NodeView(node.node_id, node.total, NO_RESOURCES, node.labels)
-                for node in nodes
-            ]
         choice = BundlePlacement(Verdict.NEVER, reason="No node is alive.")
         for candidates in _domains(spec.same_label, nodes, used):
             found = place_bundles(
@@ -314,8 +321,8 @@ class ControlGroups:
     def on_prepared(self, node_id: bytes, message: BundlesPrepared) -> None:
         """A node took the resources aside, or could not."""
         row = self._row_of(message.group_id, message.attempt)
-        if row is None or node_id not in row.awaited or row.progress != STARTED:
-            # Of an attempt that is over.
+        if row is None or node_id not in row.awaited or row.asked != TO_PREPARE:
+            # It belongs to an attempt that is over.
             if message.ok:
                 self._return(node_id, message.group_id, message.attempt)
             return
@@ -334,6 +341,7 @@ class ControlGroups:
             for node_id in nodes:
                 self._return(node_id, row.spec.group_id, row.attempt)
             row.target = {}
+            row.asked = NOTHING
             row.progress = NO_ROOM
             return
         for index, node_id in row.target.items():
@@ -342,7 +350,7 @@ class ControlGroups:
             row.state = PREPARED
         row.target = {}
         row.awaited = nodes
-        row.progress = COMMIT_FAILED  # until all have
+        row.asked = TO_COMMIT
         for node_id in nodes:
             self._port.send_to_node(
                 node_id, CommitBundles(row.spec.group_id, row.attempt)
@@ -351,17 +359,18 @@ class ControlGroups:
     def on_committed(self, node_id: bytes, message: BundlesCommitted) -> None:
         """A node lets tasks into its bundles."""
         row = self._row_of(message.group_id, message.attempt)
-        if row is None or node_id not in row.awaited or row.progress != COMMIT_FAILED:
+        if row is None or node_id not in row.awaited or row.asked != TO_COMMIT:
             return
         del row.awaited[node_id]
         if not row.awaited:
             self._became_whole(row)
 
     def _became_whole(self, row: GroupRow) -> None:
-        """Nothing is under way any more: created, or short of a node that died."""
+        """No answer is awaited any more: created, or short of a node that died."""
+        row.asked = NOTHING
         if row.missing:
             row.progress = QUEUED
-            self._try(row, self._port.nodes())
+            self._try(row, self._nodes())
             return
         now = self._port.now()
         row.state = CREATED
@@ -377,18 +386,18 @@ class ControlGroups:
         for row in list(self.rows.values()):
             if row.state == REMOVED:
                 continue
-            if row.is_trying and node_id in row.target.values():
-                self._abandon(row, node_id)
             lost = [i for i, chosen in enumerate(row.nodes) if chosen == node_id]
             for index in lost:
                 row.nodes[index] = b""
             if lost:
                 row.state = RESCHEDULING
                 self._unplaced.setdefault(row.spec.group_id, row)
-            was_committing = node_id in row.awaited
-            row.awaited.pop(node_id, None)
-            if not row.is_trying and (lost or was_committing):
-                self._became_whole(row)
+            if node_id in row.target.values():
+                self._abandon(row, node_id)
+            elif lost and row.asked != TO_PREPARE:
+                row.awaited.pop(node_id, None)
+                if not row.awaited:
+                    self._became_whole(row)
 
     def _abandon(self, row: GroupRow, node_id: bytes) -> None:
         """A node of the attempt died while others prepare: start over."""
@@ -397,8 +406,8 @@ class ControlGroups:
                 self._return(other, row.spec.group_id, row.attempt)
         row.target = {}
         row.awaited = {}
-        row.progress = NO_ROOM
-        self._try(row, self._port.nodes())
+        row.asked = NOTHING
+        self._try(row, self._nodes())
 
     def _row_of(self, group_id: bytes, attempt: int) -> GroupRow | None:
         row = self.rows.get(group_id)
@@ -446,6 +455,7 @@ class ControlGroups:
         row.reason = ""
         row.awaited = {}
         row.target = {}
+        row.asked = NOTHING
         if spec.name:
             del self._names[spec.namespace, spec.name]
         self._unplaced.pop(spec.group_id, None)
@@ -472,14 +482,15 @@ class ControlGroups:
             assert (row.spec.namespace, row.spec.name) == (namespace, name)
             assert row.state != REMOVED, name
         for group_id, row in self.rows.items():
-            is_placed = not row.missing and not row.is_trying
-            assert (row.state == CREATED) <= is_placed, row.state
+            if row.state == CREATED:
+                assert not row.missing
+                assert not row.asked
+            assert bool(row.asked) == bool(row.awaited), (row.asked, row.awaited)
+            assert bool(row.target) <= (row.asked == TO_PREPARE), row.asked
             assert (group_id in self._unplaced) == (
                 row.state not in (CREATED, REMOVED)
             ), row.state
             assert row.state not in (CREATED, REMOVED) or not row.waiters
-            for node_id in row.target.values():
-                assert row.progress == STARTED, (row.progress, node_id)
 
 
 def describe(row: GroupRow) -> dict[str, Any]:
@@ -506,17 +517,23 @@ def describe(row: GroupRow) -> dict[str, Any]:
     }
 
 
-def _may_fit(bundles: Sequence[ResourceSet], nodes: Sequence[NodeView]) -> bool:
+def _may_fit(row: GroupRow, nodes: Sequence[NodeView]) -> bool:
     """Whether the sum of what is free could do: spares most searches."""
     free: dict[str, int] = {}
     for node in nodes:
         for name, units in node.available.items():
             free[name] = free.get(name, 0) + units
-    needed: dict[str, int] = {}
-    for bundle in bundles:
-        for name, units in bundle.items():
-            needed[name] = needed.get(name, 0) + units
+    needed = NO_RESOURCES
+    for index in row.missing:
+        needed = needed.add(row.bundles[index])
     return all(units <= free.get(name, 0) for name, units in needed.items())
+
+
+def _without(node: NodeView, bundle: ResourceSet) -> NodeView:
+    """The node with a bundle less free (with nothing free if it has less than that)."""
+    fits = bundle.fits_in(node.available)
+    left = node.available.subtract(bundle) if fits else NO_RESOURCES
+    return NodeView(node.node_id, node.total, left, node.labels, node.is_local)
 
 
 def _domains(

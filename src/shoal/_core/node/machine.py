@@ -7,11 +7,13 @@ tables live beside it and are called directly with the same messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Protocol
 
 from shoal._core.base.resources import ResourcePool, ResourceSet
+from shoal._core.node.bundles import Bundle, NodeBundles
+from shoal._core.node.destinations import GROUP_REMOVED, Destinations
 from shoal._core.node.leases import LeaseLine, LeaseRequest, NodeLease
 from shoal._core.node.local_objects import LocalObjects
 from shoal._core.node.worker_pool import (
@@ -24,6 +26,14 @@ from shoal._core.node.worker_pool import (
     WorkerPool,
 )
 from shoal._core.wire.control_messages import ActorSpec
+from shoal._core.wire.group_messages import (
+    BundlesCommitted,
+    BundlesPrepared,
+    CommitBundles,
+    EndBundles,
+    PrepareBundles,
+    ReturnBundles,
+)
 from shoal._core.wire.node_messages import (
     Blocked,
     CancelLeaseRequest,
@@ -81,18 +91,33 @@ class NodePort(Protocol):
     def actor_placed(self, actor_id: bytes, worker_id: bytes) -> bool:
         """Tell the control store; False when the actor needs no worker any more."""
 
-    def actor_unplaceable(self, actor_id: bytes, reason: str) -> None:
+    def actor_unplaceable(self, actor_id: bytes, reason: str, kind: str) -> None:
         """Tell the control store."""
+
+    def offer_room(self) -> bool:
+        """Let placement groups reserve what is free; True if some wait for more."""
+
+    def is_group_gone(self, group_id: bytes) -> bool:
+        """Ask the control store whether a placement group is removed."""
 
 
 class NodeMachine:
     """Local scheduler, worker pool and object store of one node."""
 
     def __init__(
-        self, port: NodePort, resources: ResourceSet, arena_bytes: int
+        self,
+        port: NodePort,
+        resources: ResourceSet,
+        arena_bytes: int,
+        node_id: bytes = b"",
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self._port = port
         self.pool = ResourcePool(resources)
+        self.bundles = NodeBundles(self.pool)
+        self.destinations = Destinations(
+            self.pool, self.bundles, node_id, labels or {}, port.is_group_gone
+        )
         self.workers = WorkerPool()
         self.objects = LocalObjects(port, arena_bytes)
         self.line = LeaseLine()
@@ -147,45 +172,28 @@ class NodeMachine:
             self.schedule()
 
     def _tell_if_infeasible(self, request: LeaseRequest) -> bool:
-        pool = self._pool_of(request)
-        if pool is None:
+        """Refuse what can never be served; say once why something waits for long."""
+        destination = self.destinations.of(request)
+        if destination.refusal:
             self.line.drop(request.key)
-            self._refuse(
-                request, "unschedulable", "the node it is bound to is not in the cluster"
-            )
+            self._refuse(request, destination.refusal, destination.reason)
             return True
-        if pool.could_ever_fit(request.placement):
+        if destination.pool is not None or not destination.reason:
             return False
         if not request.is_told:
             request.is_told = True
-            if request.actor is None:
-                reason = self._infeasible_text(request)
-                self._port.send(
-                    request.client, DemandInfeasible(request.number, reason)
-                )
-            else:
-                self._port.broadcast(
-                    DemandInfeasible(0, self._infeasible_text(request))
-                )
+            # A number no request has: the actor's owner asked for no lease.
+            client, number = request.client, request.number
+            if request.actor is not None:
+                client, number = bytes.fromhex(request.actor.owner), 0
+            self._port.send(client, DemandInfeasible(number, destination.reason))
         return True
-
-    def _infeasible_text(self, request: LeaseRequest) -> str:
-        what = "actor" if request.actor is not None else "task"
-        return (
-            f"The {what} {request.name} cannot be scheduled: it requires "
-            f"{{{request.placement}}}, and the cluster has {{{self.pool.total}}} in "
-            "all. It waits until a node with that joins; otherwise reduce what it asks."
-        )
 
     def _refuse(self, request: LeaseRequest, kind: str, reason: str) -> None:
         if request.actor is not None:
-            self._port.actor_unplaceable(request.actor.actor_id, reason)
+            self._port.actor_unplaceable(request.actor.actor_id, reason, kind)
         else:
             self._port.send(request.client, LeaseRefused(request.number, kind, reason))
-
-    def _pool_of(self, request: LeaseRequest) -> ResourcePool | None:
-        """The supply a request draws on; None when it names a node not here."""
-        return self.pool
 
     def _on_cancel_request(self, client: bytes, message: CancelLeaseRequest) -> None:
         self.line.drop((client, message.request))
@@ -199,6 +207,8 @@ class NodeMachine:
         if worker is not None and worker.state == LEASED:
             if message.retire:
                 self._ask_to_exit(worker, "it has run its last task")
+            elif worker.exit_cause:  # it is being killed
+                self.workers.retire(worker)
             else:
                 self.workers.became_idle(worker, self._port.now())
         self.schedule()
@@ -206,14 +216,16 @@ class NodeMachine:
     def _end_lease(self, lease: NodeLease) -> None:
         del self.leases[lease.number]
         lease.pool.release(lease.allocation)
+        self.bundles.settle()
 
     def schedule(self) -> None:
         """Grant what can be granted; start workers for what could be."""
+        # Placement groups come first: single leases would never leave them room.
+        waits = self._port.offer_room()
         starts: dict[str, int] = {}
-        waits = False
         for request in self.line:
-            pool = self._pool_of(request)
-            if pool is None or not pool.could_ever_fit(request.placement):
+            pool = self.destinations.of(request).pool
+            if pool is None:
                 continue
             while request.granted < request.wanted:
                 if not pool.fits_now(request.placement):
@@ -307,6 +319,45 @@ class NodeMachine:
             worker = self.workers.workers[lease.worker_id]
             worker.exit_cause = "was killed to cancel its task"
             self._port.kill(worker.pid)
+
+    # -- placement groups --------------------------------------------------------
+
+    def on_prepare_bundles(self, message: PrepareBundles) -> BundlesPrepared:
+        """The control store wants resources taken aside for a group."""
+        bundles = [
+            (index, ResourceSet.from_units(units)) for index, units in message.bundles
+        ]
+        ok = self.bundles.prepare(message.group_id, message.attempt, bundles)
+        return BundlesPrepared(message.group_id, message.attempt, ok)
+
+    def on_commit_bundles(self, message: CommitBundles) -> BundlesCommitted:
+        """They are a group's from now on: leases may draw on them."""
+        self.bundles.commit(message.group_id, message.attempt)
+        return BundlesCommitted(message.group_id, message.attempt)
+
+    def on_return_bundles(self, message: ReturnBundles) -> None:
+        """The attempt failed elsewhere."""
+        self._end_leases(self.bundles.give_back(message.group_id, message.attempt))
+
+    def on_end_bundles(self, message: EndBundles) -> None:
+        """The group is removed: what runs in it ends, what waits for it fails."""
+        group_id = message.group_id
+        self._end_leases(self.bundles.give_back(group_id))
+        for request in self.line:
+            strategy = request.strategy
+            if strategy is not None and strategy[:2] == ["pg", group_id]:
+                self.line.drop(request.key)
+                reason = f"The placement group {group_id.hex()} has been removed."
+                self._refuse(request, GROUP_REMOVED, reason)
+
+    def _end_leases(self, bundles: list[Bundle]) -> None:
+        pools = [bundle.pool for bundle in bundles]
+        for lease in self.leases.values():
+            if any(lease.pool is pool for pool in pools):
+                worker = self.workers.workers[lease.worker_id]
+                worker.exit_cause = "was ended because its placement group was removed"
+                worker.exit_intended = True
+                self._port.kill(worker.pid)
 
     # -- environments ------------------------------------------------------------
 
@@ -500,6 +551,7 @@ class NodeMachine:
     def check(self) -> None:
         """Assert what must always hold."""
         self.pool.check()
+        self.bundles.check()
         self.objects.table.check()
         for worker in self.workers.workers.values():
             assert (worker.lease is not None and worker.lease.number in self.leases) == (

@@ -26,7 +26,9 @@ from shoal._core.wire.control_messages import (
 from shoal.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    ActorUnschedulableError,
     RayTaskError,
+    RuntimeEnvSetupError,
     TaskCancelledError,
 )
 
@@ -50,6 +52,7 @@ class ActorCalls:
         "queue",
         "state",
         "unanswered",
+        "unplaceable",
     )
 
     def __init__(
@@ -71,6 +74,7 @@ class ActorCalls:
         self.cause = ""
         self.failure: bytes | None = None
         self.init_failed = False
+        self.unplaceable = ""
         self.channel: Channel | None = None
         self.queue: deque[TaskRecord] = deque()
         #: records report here when their arguments have come
@@ -136,6 +140,7 @@ class ActorCalls:
         self.cause = update.cause
         self.failure = update.failure
         self.init_failed = update.init_failed
+        self.unplaceable = update.unplaceable
         if update.state == ALIVE:
             if self.channel is None or update.incarnation > self.incarnation:
                 self._settle_unanswered()
@@ -193,6 +198,10 @@ class ActorCalls:
             if isinstance(cause, RayTaskError):
                 return ActorDiedError(cause, actor_id=actor_id)
             return ActorDiedError(f"its constructor failed: {cause}", actor_id=actor_id)
+        if self.unplaceable == "unschedulable":
+            return ActorUnschedulableError(self.cause)
+        if self.unplaceable == "environment":
+            return RuntimeEnvSetupError(self.cause)
         text = (
             f"The actor {self.class_name}({actor_id}) is dead: "
             f"{self.cause or 'its process ended'}."

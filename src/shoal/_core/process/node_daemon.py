@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from shoal._core.base.ids import UNIQUE_ID_BYTES
+from shoal._core.base.labels import RESERVED_PREFIX
 from shoal._core.base.resources import ResourceSet
 from shoal._core.control.actors import ControlActors
 from shoal._core.io.engine import Connection, Engine
@@ -29,6 +30,7 @@ from shoal._core.io.process_watch import (
 )
 from shoal._core.io.shared_memory import create_arena
 from shoal._core.node.machine import NodeMachine
+from shoal._core.process.node_groups import LocalGroups
 from shoal._core.process.node_queries import NodeQueries
 from shoal._core.process.worker_output import WorkerOutput
 from shoal._core.store.object_table import StoreError
@@ -42,6 +44,7 @@ from shoal._core.wire.control_messages import (
     WatchActor,
 )
 from shoal._core.wire.frame import decoder
+from shoal._core.wire.group_messages import GROUP_REQUESTS
 from shoal._core.wire.node_messages import (
     NODE_MESSAGES,
     ActorStarted,
@@ -56,6 +59,7 @@ from shoal._core.wire.node_messages import (
 HOUSEKEEPING_S = 0.5
 _decode = decoder(
     NODE_MESSAGES
+    | GROUP_REQUESTS
     | CreateActor
     | WatchActor
     | KillActor
@@ -112,7 +116,14 @@ class NodeDaemon:
         self.driver: Connection | None = None
         self.is_leaving = False
         resources = ResourceSet(config["resources"])
-        self.machine = NodeMachine(self, resources, config["arena_bytes"])
+        self.groups = LocalGroups(self)
+        self.machine = NodeMachine(
+            self,
+            resources,
+            config["arena_bytes"],
+            self.node_id,
+            {f"{RESERVED_PREFIX}node-id": config["node_id"], **config["labels"]},
+        )
         self.control = ControlActors(self)
         self.output = WorkerOutput(self.engine, f"{self.session_dir}/logs", self.log)
         self.queries = NodeQueries(self)
@@ -211,6 +222,8 @@ class NodeDaemon:
 
     def _on_other(self, client: bytes, message: Any) -> None:
         control = self.control
+        if self.groups.on_request(client, message):
+            return
         match message:
             case CreateActor():
                 control.on_create(client, message)
@@ -319,9 +332,17 @@ class NodeDaemon:
         """The node chose a worker for an actor."""
         return self.control.on_placed(actor_id, worker_id)
 
-    def actor_unplaceable(self, actor_id: bytes, reason: str) -> None:
+    def actor_unplaceable(self, actor_id: bytes, reason: str, kind: str) -> None:
         """The node can never place it."""
-        self.control.on_unplaceable(actor_id, reason)
+        self.control.on_unplaceable(actor_id, reason, kind)
+
+    def offer_room(self) -> bool:
+        """Resources may be free: placement groups reserve theirs."""
+        return self.groups.offer_room()
+
+    def is_group_gone(self, group_id: bytes) -> bool:
+        """Whether a placement group is removed."""
+        return self.groups.table.is_gone(group_id)
 
     # -- processes -----------------------------------------------------------------
 
@@ -354,6 +375,7 @@ class NodeDaemon:
             self.control.on_worker_gone(worker_id, gone.cause, intended=gone.intended)
             self.control.on_owner_gone(worker_id.hex(), gone.cause)
             self.control.on_client_gone(worker_id)
+            self.groups.table.on_client_gone(worker_id)
 
     def log(self, lines: list[tuple[str, int, bool, str, bool]]) -> None:
         """Pass lines of workers on to the driver."""

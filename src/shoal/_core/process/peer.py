@@ -364,7 +364,7 @@ class Peer:
         packed = serialize(value)
         stored = packed.size > INLINE_LIMIT_BYTES
         if stored:
-            self.store(object_id, packed, self.address)
+            place = self.store(object_id, packed, self.address)
         with self.lock:
             entry = self.owner.refs.own(object_id)
             entry.size = packed.size
@@ -374,6 +374,7 @@ class Peer:
                     self.owner.refs.hold(inner)
             if stored:
                 entry.state = READY_STORED
+                entry.data = place
                 self.engine.flush()
             else:
                 entry.state = READY_INLINE
@@ -390,8 +391,8 @@ class Peer:
             entry.data = encode_failure(error, function_name="put", pid=0, ip="")
         return counted_ref(object_id, self.address)
 
-    def store(self, object_id: bytes, packed: Serialized, owner: str) -> None:
-        """Write a value into the arena.
+    def store(self, object_id: bytes, packed: Serialized, owner: str) -> bytes:
+        """Write a value into the arena; returns its place (the offset, 8 bytes).
 
         Raises:
             ObjectStoreFullError: it finds no room.
@@ -408,6 +409,7 @@ class Peer:
         packed.write_into(self.arena.writable(created.offset, packed.size))
         with self.lock:
             self.send_node(SealObject(object_id))
+        return int(created.offset).to_bytes(8, "little")
 
     # -- get ---------------------------------------------------------------------
 
@@ -504,9 +506,24 @@ class Peer:
         if entry.state == FAILED:
             raise decode_failure(entry.data)
         if entry.state == READY_STORED:
-            return deserialize(self.map(entry.object_id))
+            return deserialize(self._map_entry(entry))
         self._check_alive()
         raise ObjectLostError(entry.object_id.hex(), entry.owner, "")
+
+    def _map_entry(self, entry: Entry) -> memoryview:
+        """View a stored object: one's own without asking, as it stays in its place.
+
+        The pin is on its way to the daemon before any message that could free it.
+        """
+        if entry.owner != self.address or not entry.data:
+            return self.map(entry.object_id)
+        with self.lock:
+            self.send_node(PinObject(0, entry.object_id))
+        return self.arena.readable(
+            int.from_bytes(entry.data, "little"),
+            entry.size,
+            partial(self._unpinned.append, entry.object_id),
+        )
 
     def map(self, object_id: bytes) -> memoryview:
         """Pin an object of the arena and view it.
@@ -539,8 +556,8 @@ class Peer:
             with self.lock:
                 self.owner.refs.hand_over(refs, receiver)
         if packed.size > INLINE_LIMIT_BYTES:
-            self.store(object_id, packed, receiver)
-            return Value(IN_STORE, b"", packed.size, refs), False
+            place = self.store(object_id, packed, receiver)
+            return Value(IN_STORE, place, packed.size, refs), False
         return Value(INLINE, packed.to_bytes(), packed.size, refs), refs is None
 
     # -- explanations ------------------------------------------------------------

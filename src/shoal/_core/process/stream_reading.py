@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.io.engine import Waiter
 from shoal._core.owner.calls import TaskRecord
 from shoal._core.process.peer import Peer
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def next_item(
@@ -59,9 +61,11 @@ class _LoopWait:
 
 async def wait_for_item(peer: Peer, record: TaskRecord) -> None:
     """Wait on the running loop until the next step needs no wait."""
+    from asyncio import get_running_loop
+
     stream = record.stream
     while not stream.is_next_ready:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = get_running_loop().create_future()
         with peer.lock:
             if stream.is_next_ready:
                 return

@@ -66,7 +66,11 @@ class WatchActor(Message, tag=204):
 
 
 class ActorUpdate(Message, tag=205):
-    """State of an actor.  ``incarnation`` counts its restarts."""
+    """State of an actor.  ``incarnation`` counts its restarts.
+
+    ``unplaceable`` is the kind of refusal (as in LeaseRefused) of an actor that is dead
+    because no worker could be had for it.
+    """
 
     actor_id: bytes
     state: str
@@ -75,6 +79,7 @@ class ActorUpdate(Message, tag=205):
     cause: str = ""
     failure: bytes | None = None
     init_failed: bool = False
+    unplaceable: str = ""
 
 
 class KillActor(Message, tag=206):

@@ -24,8 +24,8 @@ class Message(msgspec.Struct, array_like=True, gc=False):
 class Value(msgspec.Struct, array_like=True, gc=False):
     """A value, or where it is, or the error that took its place.
 
-    ``data`` is the payload for ``INLINE`` and ``ERROR``, and empty for ``IN_STORE``:
-    the object's id is its name in the store of its node.  ``refs`` are the refs inside
+    ``data`` is the payload for ``INLINE`` and ``ERROR``, and the offset in the arena (8
+    bytes, good for the owner only) for ``IN_STORE``: the object's id is its name there.  ``refs`` are the refs inside
     it, as (object id, owner address).
     """
 
