@@ -21,7 +21,6 @@ from shoal._api.options import (
     check_actor_identity,
     resolve_actor_concurrency,
     resolve_num_returns,
-    resolve_strategy,
     validate_actor_options,
 )
 from shoal._api.remote_call import F_co, RemoteCall
@@ -85,7 +84,9 @@ class ActorClass(RemoteCall[F_co]):
         )
         placement, running = actor_resources(options)
         key, pickled = functions.export(self._cls)
-        strategy = encode_strategy(resolve_strategy(options))
+        strategy = encode_strategy(
+            options, placement, self._cls.__name__, creation=placement != running
+        )
         spec = ActorSpec(
             actor_id=native.new_actor_id(),
             owner="",

@@ -18,14 +18,17 @@ from shoal._api.options import (
     resolve_strategy,
     task_resources,
 )
-from shoal._api.scheduling import (
-    NodeAffinitySchedulingStrategy,
-    NodeLabelSchedulingStrategy,
-    PlacementGroupSchedulingStrategy,
+from shoal._api.placement_group import (
+    PlacementGroup,
+    check_request_fits,
+    get_current_placement_group,
 )
+from shoal._api.scheduling import PlacementGroupSchedulingStrategy, wish_of
 from shoal._api.session import Session, current_session
+from shoal._core.base.resources import ResourceSet
 from shoal._core.owner.calls import DYNAMIC, STREAMING, CallTemplate
 from shoal._core.owner.leases import SchedulingClass
+from shoal._core.process.context import worker_state
 from shoal._core.serial import functions
 from shoal._core.serial.serializer import serialize
 from shoal._core.wire.worker_messages import FUNCTION, METHOD, Callable_
@@ -78,28 +81,54 @@ def task_template(
     return CallTemplate(definition, max_retries)
 
 
-def encode_strategy(strategy: object) -> list[Any] | None:
-    """A scheduling strategy as the wire has it; None for the default."""
+def encode_strategy(
+    options: Mapping[str, Any],
+    request: ResourceSet,
+    what: str,
+    *,
+    creation: bool = False,
+) -> list[Any] | None:
+    """Where a task or actor is to run, as the wire has it; None for anywhere.
+
+    Args:
+        options: its options.
+        request: what must be free to place it.
+        what: the name of the function or class.
+        creation: whether the request is more than it will hold (an actor's CPU).
+
+    Raises:
+        ValueError: it asks for a bundle that isn't there, or that no bundle can hold.
+    """
+    strategy = resolve_strategy(options)
+    selector = options.get("label_selector")
+    fallback = options.get("fallback_strategy")
     if isinstance(strategy, PlacementGroupSchedulingStrategy):
         group = strategy.placement_group
-        if group is None or group.is_empty:
-            return None
-        capture = bool(strategy.placement_group_capture_child_tasks)
-        return ["pg", group.id.binary(), strategy.placement_group_bundle_index, capture]
-    if isinstance(strategy, NodeAffinitySchedulingStrategy):
-        return ["node", strategy.node_id, bool(strategy.soft)]
-    if isinstance(strategy, NodeLabelSchedulingStrategy):
-        return ["labels", repr(strategy.hard), repr(strategy.soft)]
-    return ["spread"] if strategy == "SPREAD" else None
+        index = strategy.placement_group_bundle_index
+        capture = strategy.placement_group_capture_child_tasks
+        if capture is None:
+            capture = worker_state.capture_children
+    elif strategy is None and worker_state.captured:
+        group, index, capture = get_current_placement_group(), -1, True
+    else:
+        wish = wish_of(strategy, selector, fallback)
+        return None if wish is None else ["wish", wish.to_list()]
+    if not isinstance(group, PlacementGroup) or group.is_empty:
+        wish = wish_of(None, selector, fallback)
+        return None if wish is None else ["wish", wish.to_list()]
+    check_request_fits(group, index, request, what, creation=creation)
+    return ["pg", group.id.binary(), index, capture]
 
 
-def task_class(session: Session, options: Mapping[str, Any]) -> SchedulingClass:
-    """The queue for tasks with these options."""
-    strategy = encode_strategy(resolve_strategy(options))
+def task_class(
+    session: Session, options: Mapping[str, Any], what: str
+) -> SchedulingClass:
+    """The queue for tasks of a function of this name with these options."""
+    request = task_resources(options)
     return session.native.scheduling_class(
-        task_resources(options).to_units(),
+        request.to_units(),
         environment_key(session, options.get("runtime_env")),
-        strategy,
+        encode_strategy(options, request, what),
     )
 
 

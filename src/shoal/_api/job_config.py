@@ -63,8 +63,8 @@ class JobConfig:
         for key, text in (metadata or {}).items():
             self.set_metadata(key, text)
 
-    def set_metadata(self, key: str, value: str) -> None:
-        """Note something about the job.
+    def set_metadata(self, key: object, value: object) -> None:
+        """Note something about the job: a key and a value, both text.
 
         Raises:
             TypeError: key or value is not text.

@@ -480,7 +480,7 @@ def _check_strategies_agree(options: Mapping[str, Any]) -> None:
         )
     if options.get("scheduling_strategy") is not None:
         raise ValueError(
-            "Give either scheduling_strategy or placement_group, not both: "
+            "Give either scheduling_strategy or a placement group, not both: "
             "scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=...) "
             "is the current form."
         )

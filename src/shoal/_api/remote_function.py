@@ -57,7 +57,9 @@ class RemoteFunction(RemoteCall[F_co]):
         self._call = task_template(
             self._function, self._options, is_generator=self._is_generator
         )
-        self._sclass = task_class(session, self._options)
+        self._sclass = task_class(
+            session, self._options, getattr(self, "__name__", "the task")
+        )
         self._native = session.native
         self._session_number = session.number
 

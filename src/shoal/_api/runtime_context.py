@@ -116,7 +116,7 @@ class RuntimeContext:
         session = running_session()
         if session is None:
             raise RuntimeError("no session runs: call init() first.")
-        return os.path.basename(session.native.info["session_dir"])
+        return os.path.basename(str(session.native.info["session_dir"]))
 
     def get_temp_dir(self) -> str:
         """The folder in which sessions keep their directories.
@@ -126,7 +126,7 @@ class RuntimeContext:
         """
         session = running_session()
         assert session is not None, "no session runs: call init() first."
-        return os.path.dirname(session.native.info["session_dir"])
+        return os.path.dirname(str(session.native.info["session_dir"]))
 
     def get_node_labels(self) -> dict[str, str]:
         """Labels of this node: its id, and those given to ``init``."""
@@ -153,7 +153,8 @@ class RuntimeContext:
         if task is not None:
             return str(task.message.task_id.hex())
         if _constructs():
-            return (_CREATION_PREFIX + worker_state.actor_spec.actor_id).hex()
+            actor_id: bytes = worker_state.actor_spec.actor_id
+            return (_CREATION_PREFIX + actor_id).hex()
         return None
 
     def get_task_name(self) -> str | None:

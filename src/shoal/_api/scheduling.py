@@ -58,9 +58,10 @@ class PlacementGroupSchedulingStrategy:
         placement_group_capture_child_tasks: whether tasks and actors that are started
             by this one run in the group too. None: as the one that starts it.
 
+    That the group has such a bundle is checked where the strategy is used.
+
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if the group has no such bundle.
     """
 
     placement_group: PlacementGroupLike | None
@@ -85,13 +86,6 @@ class PlacementGroupSchedulingStrategy:
             raise TypeError(
                 "placement_group_capture_child_tasks must be True, False or None, but "
                 f"is {capture!r} of type {type(capture).__name__}."
-            )
-        bundle_count = 0 if group is None else group.bundle_count
-        if index < -1 or (index >= bundle_count and index > 0):
-            raise ValueError(
-                f"placement_group_bundle_index is {index}, but must be -1 (any bundle) "
-                f"or the index of one of the group's {bundle_count} bundles, counted "
-                "from 0."
             )
 
 

@@ -22,6 +22,7 @@ from shoal._api.job_config import with_job_config
 from shoal._api.logging_config import logging_facts, set_up_driver_logging
 from shoal._core.base.object_ref import hooks
 from shoal._core.io import host_stats, interrupts
+from shoal._core.process.context import worker_state
 from shoal._core.process.driver import Driver
 from shoal._core.process.native import NativeSession
 from shoal._core.process.session import current
@@ -44,6 +45,10 @@ class Session:
         #: grows with each session, so that cached templates know theirs
         self.number = next_number()
         self.address_info: dict[str, Any] = {}
+
+    def renew(self) -> None:
+        """Have everybody work out anew what options mean here."""
+        self.number = next_number()
 
     def merged_environment(self, env: Mapping[str, Any] | None) -> dict[str, Any]:
         """A task's runtime environment over the job's."""
@@ -87,6 +92,7 @@ def current_session() -> Session:
         native = current.session
         if native is not None:
             _State.session = Session(native, None, None)
+            worker_state.on_captured = _State.session.renew
             return _State.session
         if not auto_init_allowed(os.environ):
             raise RuntimeError(

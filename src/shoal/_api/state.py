@@ -185,7 +185,9 @@ def error_info() -> list[dict[str, Any]]:
     )
     driver = _session().driver
     if driver is None:
-        raise RuntimeError("error_info() lists the errors of a driver; this is a worker.")
+        raise RuntimeError(
+            "error_info() lists the errors of a driver's tasks; this is a worker."
+        )
     return driver.describe_errors()
 
 

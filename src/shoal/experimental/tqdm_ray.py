@@ -23,7 +23,7 @@ FLUSH_INTERVAL_S: Final = 0.1
 _BAR_CHARACTERS: Final = 20
 
 
-class tqdm:  # noqa: N801 - the name of the interface
+class tqdm:
     """A progress bar.
 
     Args:
@@ -105,7 +105,9 @@ class tqdm:  # noqa: N801 - the name of the interface
 
     def __iter__(self) -> Iterator[Any]:
         if self._iterable is None:
-            raise TypeError("this bar follows no iterable: give it one, or call update()")
+            raise TypeError(
+                "this bar follows no iterable: give it one, or call update()."
+            )
         for item in self._iterable:
             yield item
             self.update()

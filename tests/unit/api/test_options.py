@@ -368,8 +368,6 @@ def test_strategy_from_old_and_new_options():
     }
     assert resolve_strategy(old) == PlacementGroupSchedulingStrategy(group, 1, True)
     assert resolve_strategy({"placement_group": None, "scheduling_strategy": "SPREAD"})
-    with pytest.raises(ValueError, match="one of the group's 2 bundles"):
-        resolve_strategy({**old, "placement_group_bundle_index": 2})
 
 
 @pytest.mark.parametrize(

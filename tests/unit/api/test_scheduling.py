@@ -98,8 +98,6 @@ def test_flags_that_contradict_softness():
         (("group",), TypeError),
         ((Group(), "0"), TypeError),
         ((Group(), 0, 1), TypeError),
-        ((Group(), -2), ValueError),
-        ((Group(), 2), ValueError),
     ],
 )
 def test_bad_placement_group_strategies(arguments, error):

@@ -24,6 +24,7 @@ class LeaseRequest:
         "env",
         "granted",
         "incarnation",
+        "is_delayed",
         "is_told",
         "name",
         "number",
@@ -59,6 +60,8 @@ class LeaseRequest:
         self.incarnation = 0
         #: the owner knows that it cannot be served now
         self.is_told = False
+        #: the owner was asked to run what it waits for itself, if it can
+        self.is_delayed = False
 
     @property
     def key(self) -> tuple[bytes, int]:

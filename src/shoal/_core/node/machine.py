@@ -44,6 +44,7 @@ from shoal._core.wire.node_messages import (
     ExitWorker,
     FreeObjects,
     KillWorker,
+    LeaseDelayed,
     LeaseGranted,
     LeaseRefused,
     PinObject,
@@ -62,6 +63,8 @@ from shoal._core.wire.node_messages import (
 
 #: Idle workers beyond the number of CPUs are ended after this long.
 IDLE_RETIRE_S = 2.0
+#: How long a request is held back once many workers wait in ``get``.
+DELAY_S = 0.25
 #: Ends of workers kept for those who ask later.
 GONE_KEPT_MAX = 1000
 ACTOR_CLIENT = b""
@@ -81,6 +84,9 @@ class NodePort(Protocol):
 
     def kill(self, pid: int) -> None:
         """End a process at once."""
+
+    def call_at(self, when: float, action: Callable[[], None]) -> None:
+        """Run ``action`` at about ``when``."""
 
     def new_id(self) -> bytes:
         """16 random bytes."""
@@ -128,6 +134,9 @@ class NodeMachine:
         self._actor_requests = count(1)
         cpus = resources.amount_of("CPU")
         self.cpu_count = max(1, int(cpus))
+        #: workers whose task waits in get; beyond the maximum new ones start slowly
+        self.blocked_count = 0
+        self._blocked_max = max(8, 4 * self.cpu_count)
         self._handlers: dict[type, Callable[[bytes, Any], None]] = {
             RequestLease: self._on_request_lease,
             CancelLeaseRequest: self._on_cancel_request,
@@ -233,14 +242,32 @@ class NodeMachine:
                     break
                 worker = self.workers.take_idle(request.env)
                 if worker is None:
-                    missing = request.wanted - request.granted
-                    starts[request.env] = starts.get(request.env, 0) + missing
+                    if not self._delays(request):
+                        missing = _count_fitting(pool, request)
+                        starts[request.env] = starts.get(request.env, 0) + missing
                     waits = True
                     break
                 self._grant(request, worker, pool)
         self._start_workers(starts)
         if waits:
             self._reclaim()
+
+    def _delays(self, request: LeaseRequest) -> bool:
+        """Whether to hold back a new process: many wait in ``get`` already.
+
+        A deep recursion would otherwise take a process for each level.  The owner is
+        told, and a task that waits for its own child runs it on its own stack.  After
+        a while the process is started all the same: not everyone who waits can help.
+        """
+        if request.actor is not None or self.blocked_count < self._blocked_max:
+            return False
+        now = self._port.now()
+        if not request.is_delayed:
+            request.is_delayed = True
+            request.asked_at = now
+            self._port.send(request.client, LeaseDelayed(request.number))
+            self._port.call_at(now + DELAY_S, self.schedule)
+        return now < request.asked_at + DELAY_S
 
     def _start_workers(self, starts: dict[str, int]) -> None:
         """Start as many workers as resources would let run, a few at a time."""
@@ -306,6 +333,7 @@ class NodeMachine:
         if message.blocked == worker.is_blocked:
             return
         worker.is_blocked = message.blocked
+        self.blocked_count += 1 if message.blocked else -1
         lease: NodeLease = worker.lease
         if message.blocked:
             lease.pool.pause(lease.allocation)
@@ -475,6 +503,8 @@ class NodeMachine:
         worker = self.workers.remove(worker_id)
         if worker is None:
             return None
+        if worker.is_blocked:
+            self.blocked_count -= 1
         lease: NodeLease | None = worker.lease
         if lease is not None and lease.number in self.leases:
             self._end_lease(lease)
@@ -558,6 +588,15 @@ class NodeMachine:
                 worker.state in (LEASED, ACTOR)
             ), worker.state
             assert worker.state in (STARTING, IDLE, LEASED, ACTOR, EXITING)
+
+
+def _count_fitting(pool: ResourcePool, request: LeaseRequest) -> int:
+    """How many of a request's workers the free resources would let run now."""
+    count = request.wanted - request.granted
+    free = pool.available.to_units()
+    for name, units in request.placement.items():
+        count = min(count, free.get(name, 0) // units)
+    return count
 
 
 def _how_it_ended(status: int | None) -> str:

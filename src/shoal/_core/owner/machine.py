@@ -172,6 +172,9 @@ class Owner:
         self.leases.on_reclaim()
 
     def _on_infeasible(self, message: DemandInfeasible) -> None:
+        if not message.request:  # an actor or a placement group made here
+            self.port.warn(message.reason)
+            return
         sclass = self.leases.class_of_request(message.request)
         if sclass is not None and sclass.reason != message.reason:
             sclass.reason = message.reason

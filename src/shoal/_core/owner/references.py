@@ -263,7 +263,8 @@ class References:
         mine = self._port.address
         for object_id, owner in refs:
             if owner == mine:
-                self._lend(object_id, receiver, 1)
+                if receiver != mine:  # a process may run its own task
+                    self._lend(object_id, receiver, 1)
             elif owner != receiver:
                 link = self._port.link(owner)
                 if link is not None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 from shoal._core.executor.inbox import InboxTask
+
+
+def _nothing() -> None:
+    return None
 
 
 class WorkerState:
@@ -16,11 +21,17 @@ class WorkerState:
         self.gpu_ids: list[int] = []
         self.placement_group = b""
         self.capture_children = False
+        #: the group that children go to; empty: none
+        self.captured = b""
+        #: told when that changes, as what was worked out for it holds no more
+        self.on_captured: Callable[[], None] = _nothing
         self.actor_spec: Any = None
         self.actor: Any = None
         #: what its output is marked with: the class, or what its ``repr`` says
         self.actor_name = ""
         self.incarnation = 0
+        #: key of the runtime environment it was started with
+        self.env = ""
 
 
 #: The task this thread or coroutine runs; None in a driver.

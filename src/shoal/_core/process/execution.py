@@ -178,6 +178,7 @@ class Executor:
     def run(self, task: InboxTask) -> None:
         """Run one task in this thread and answer it."""
         token = current_task.set(task)
+        outer = self.in_user_code  # a task that helps runs another on its stack
         started = perf_counter()
         task.started_at = time()
         try:
@@ -191,7 +192,7 @@ class Executor:
                     run_stream(self, task, result, started)
                     return
             finally:
-                self.in_user_code = None
+                self.in_user_code = outer
                 self.interrupt = None
                 args = kwargs = None  # what the arguments hold must die before the reply
             if task.is_cancelled and task.call.kind == METHOD:
@@ -432,6 +433,10 @@ def apply_resources(lease: Any) -> None:
     state.gpu_ids = lease.gpu_ids
     state.placement_group = lease.placement_group
     state.capture_children = lease.capture_children
+    captured = lease.placement_group if lease.capture_children else b""
+    if captured != state.captured:
+        state.captured = captured
+        state.on_captured()
 
 
 _users_environment = dict(os.environ)

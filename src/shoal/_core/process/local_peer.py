@@ -109,8 +109,8 @@ class _PeerLock:
         self, is_true: Callable[[], object], timeout_s: float | None
     ) -> bool:
         """Let go until a change makes ``is_true`` so; False when time is up first."""
-        assert not self.depth, "nobody sleeps while he changes something"
         with self._lock:
+            assert not self.depth, "nobody sleeps in the middle of a change"
             return bool(self.changed.wait_for(is_true, timeout_s))
 
 
@@ -127,7 +127,6 @@ class LocalPeer:
         self.pid = os.getpid()
         self.is_closed = False
         self.refs = References(self)
-        self.refs.on_fetch_failed = self._lose
         self.next_task_id = task_id_source(os.urandom(OWNER_TAG_BYTES), JobId(job_id))
         #: what to do when the lock is free
         self.later: deque[Callable[[], None]] = deque()
@@ -176,8 +175,15 @@ class LocalPeer:
         while self._dropped or self.later:
             if not self.lock.try_drain():
                 return
-            while self.later:
-                self.later.popleft()()
+            self._do_what_is_due()
+
+    def _do_what_is_due(self) -> None:
+        while True:
+            try:
+                action = self.later.popleft()
+            except IndexError:  # or another thread has done it
+                return
+            action()
 
     # -- port of the references ----------------------------------------------------
 
@@ -203,10 +209,6 @@ class LocalPeer:
     def warn(self, text: str) -> None:
         """Tell the user something."""
         print(f"(shoal) {text}", file=sys.stderr, flush=True)  # noqa: T201
-
-    def _lose(self, entry: Entry) -> None:
-        error = ObjectLostError(entry.object_id.hex(), entry.owner, "")
-        self.refs.complete(entry, failure_value(error, "get"))
 
     # -- values --------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from shoal._core.owner.leases import SchedulingClass
 from shoal._core.owner.references import ACTOR_SUFFIX, PENDING, READY_INLINE
 from shoal._core.process import futures, stream_reading
 from shoal._core.process.context import current_task_id, worker_state
+from shoal._core.process.groups import PlacementGroups
 from shoal._core.process.peer import INLINE_LIMIT_BYTES, Peer
 from shoal._core.process.waiting import WaitLoops
 from shoal._core.serial.serializer import serialize
@@ -60,6 +61,7 @@ class NativeSession:
         self._submitted = 0
         self._wait_loops = WaitLoops(peer)
         self._environments: dict[str, None] = {}
+        self.groups = PlacementGroups(peer)
         hooks.rebuilt = peer._on_rebuilt
         hooks.as_future = partial(futures.as_concurrent, peer)
         hooks.as_asyncio = partial(futures.as_asyncio, peer)

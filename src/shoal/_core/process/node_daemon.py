@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from time import monotonic, time
 from typing import Any
 
@@ -283,6 +284,10 @@ class NodeDaemon:
     def now(self) -> float:
         """Monotonic seconds."""
         return monotonic()
+
+    def call_at(self, when: float, action: Callable[[], None]) -> None:
+        """Run ``action`` at about ``when``."""
+        self.engine.call_at(when, action)
 
     def new_id(self) -> bytes:
         """16 random bytes."""

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -67,6 +68,8 @@ PROTOCOL_VERSION = 1
 INLINE_LIMIT_BYTES = 100 * 1024
 #: A wait shorter than this is not worth lending the CPU out.
 BLOCK_NOTICE_S = 0.001
+#: How often a task that waits for queued children looks whether it should help.
+HELP_CHECK_S = 0.02
 
 decode_peer = decoder(PEER_MESSAGES)
 decode_node = decoder(NODE_MESSAGES | CONTROL_MESSAGES)
@@ -85,6 +88,15 @@ class PeerLink:
         #: callables the other side described, by its number for them (executor)
         self.callables: dict[int, Any] = {}
         self.lease: Any = None
+
+
+class _LateAnswer:
+    """What is called, instead of a thread woken, when an answer is there."""
+
+    __slots__ = ("arrived",)
+
+    def __init__(self, arrived: Callable[[], None]) -> None:
+        self.arrived = arrived
 
 
 class PinnedObject:
@@ -129,9 +141,11 @@ class Peer:
         self.on_node_lost: Callable[[str], None] | None = None
         #: told when the running task begins and ends to wait
         self.on_blocked: Callable[[bool], None] | None = None
+        #: runs a task that is waited for in this very thread, if one can be
+        self.help: Callable[[list[Entry]], bool] | None = None
         self.on_warning: Callable[[str], None] = _print_warning
         self._requests = count(1)
-        self._answers: dict[int, tuple[Waiter, list[Any]]] = {}
+        self._answers: dict[int, tuple[Waiter | _LateAnswer, list[Any]]] = {}
         self._links: dict[str, Connection] = {}
         self._unpinned: deque[bytes] = deque()
         #: tasks whose generators died
@@ -242,7 +256,7 @@ class Peer:
 
     def _on_node_closed(self, _: Connection, reason: str) -> None:
         self.lost_reason = reason
-        for waiter, _answer in self._answers.values():
+        for waiter, _answer in list(self._answers.values()):
             waiter.arrived()
         if self.on_node_lost is not None:
             self.on_node_lost(reason)
@@ -293,6 +307,31 @@ class Peer:
                 RuntimeError(f"the node daemon did not answer within {timeout} s")
             )
         return answer[0]
+
+    def ask_later(
+        self, make: Callable[[int], object], on_answer: Callable[[Any], None]
+    ) -> None:
+        """Send a request; its answer goes to ``on_answer`` (both under the lock).
+
+        ``on_answer`` gets None when the daemon ends meanwhile.
+
+        Raises:
+            RaySystemError: the daemon is gone already.
+        """
+        self._check_alive()
+        number = next(self._requests)
+        answer = list[Any]()
+        self._answers[number] = (
+            _LateAnswer(partial(self._hand_on, number, answer, on_answer)),
+            answer,
+        )
+        self.send_node(make(number))
+
+    def _hand_on(
+        self, number: int, answer: list[Any], on_answer: Callable[[Any], None]
+    ) -> None:
+        self._answers.pop(number, None)
+        on_answer(answer[0] if answer else None)
 
     def _on_answer(self, message: Any) -> None:
         waiting = self._answers.get(message.request)
@@ -473,7 +512,7 @@ class Peer:
                 self.owner.tasks.drain()
             if self.engine.dirty:
                 self.engine.flush()
-        if missing and not self.block(waiter, timeout):
+        if missing and not self.block(waiter, timeout, missing):
             with self.lock:
                 late = [entry for entry in missing if entry.state == PENDING]
                 for entry in late:
@@ -482,7 +521,9 @@ class Peer:
                 self._check_alive()
                 raise GetTimeoutError(self.explain_timeout(late, timeout))
 
-    def block(self, waiter: Waiter, timeout: float | None) -> bool:
+    def block(
+        self, waiter: Waiter, timeout: float | None, missing: Sequence[Entry] = ()
+    ) -> bool:
         """Wait; a running task that waits for long lends its CPU out."""
         engine = self.engine
         deadline = None if timeout is None or timeout < 0 else monotonic() + timeout
@@ -495,9 +536,26 @@ class Peer:
             return True
         self.on_blocked(True)
         try:
+            if missing and self.help is not None and _in_main_thread():
+                self._help_until_done(waiter, deadline, list(missing))
             return engine.wait(waiter, deadline)
         finally:
             self.on_blocked(False)
+
+    def _help_until_done(
+        self, waiter: Waiter, deadline: float | None, missing: list[Entry]
+    ) -> None:
+        """While tasks waited for are still queued here, run them if need be."""
+        assert self.help is not None
+        while not waiter.is_done:
+            if self.help(missing):
+                continue
+            if not any(_is_queued(entry) for entry in missing):
+                return
+            soon = monotonic() + HELP_CHECK_S
+            if deadline is not None and deadline <= soon:
+                return
+            self.engine.wait(waiter, soon)
 
     def _read(self, entry: Entry) -> Any:
         """The value of a ready entry that is not a plain inline one."""
@@ -616,6 +674,22 @@ def same_user(sock: socket.socket) -> bool:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     _pid, uid, _gid = struct.unpack("3i", data)
     return uid in (os.getuid(), 0)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _is_queued(entry: Entry) -> bool:
+    """Whether the task that makes an object waits for a worker in this process."""
+    record = entry.record
+    return (
+        entry.state == PENDING
+        and record is not None
+        and record.actor is None
+        and record.channel is None
+        and not record.missing
+    )
 
 
 def _print_warning(text: str) -> None:

@@ -15,9 +15,11 @@ from shoal._core.io.logs import TaskStream
 from shoal._core.process import session as sessions
 from shoal._core.process.context import current_task, worker_state
 from shoal._core.process.execution import Executor
+from shoal._core.process.helping import Helper
 from shoal._core.process.leaving import leave
 from shoal._core.process.module_alias import alias_package
 from shoal._core.process.peer import PROTOCOL_VERSION, Peer, same_user
+from shoal._core.process.root_logging import configure_root_logger
 from shoal._core.wire.frame import encode
 from shoal._core.wire.node_messages import (
     Blocked,
@@ -76,6 +78,8 @@ class Worker:
         peer.on_node_message = self._on_node_message
         peer.on_node_lost = lambda _reason: os._exit(1)
         peer.on_blocked = self._on_blocked
+        peer.help = Helper(self.executor).help
+        worker_state.env = request["env_key"]
         self._actor_start: StartActor | None = None
         self._is_told_to_exit = False
 
@@ -110,9 +114,6 @@ class Worker:
         if info["as_ray"]:
             alias_package("ray", "shoal")
         if info["logging"]:
-            # Few sessions ask for it, and every worker would pay for the import.
-            from shoal._core.process.root_logging import configure_root_logger
-
             configure_root_logger(info["logging"])
 
     def _apply_environment(self) -> None:

@@ -84,7 +84,11 @@ class ReclaimLeases(Message, tag=108):
 
 
 class DemandInfeasible(Message, tag=109):
-    """No node has what this request asks; it is kept in case one joins."""
+    """No node has what this request asks; it is kept in case one joins.
+
+    ``request`` is 0 for an actor or a placement group, which its owner asked of the
+    control store.
+    """
 
     request: int
     reason: str
