@@ -125,11 +125,12 @@ def task_class(
 ) -> SchedulingClass:
     """The queue for tasks of a function of this name with these options."""
     request = task_resources(options)
-    return session.native.scheduling_class(
+    sclass: SchedulingClass = session.native.scheduling_class(
         request.to_units(),
         environment_key(session, options.get("runtime_env")),
         encode_strategy(options, request, what),
     )
+    return sclass
 
 
 def method_template(class_name: str, name: str, meta: Mapping[str, Any]) -> CallTemplate:

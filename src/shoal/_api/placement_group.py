@@ -212,8 +212,8 @@ def placement_group(
 def remove_placement_group(placement_group: PlacementGroup) -> None:
     """Give a group's resources back; what runs in it is ended.
 
-    Its actors die (ActorDiedError), running tasks fail, and what is submitted to it from
-    now on raises TaskPlacementGroupRemoved. Nothing happens if it is removed already.
+    Its actors die (ActorDiedError), running tasks fail, and what is submitted to it
+    from now on raises TaskPlacementGroupRemoved. A group may be removed twice.
 
     Raises:
         TypeError: it is no placement group.
@@ -303,8 +303,8 @@ def check_request_fits(
     count = group.bundle_count
     if not -1 <= index < count:
         raise ValueError(
-            f"Placement group bundle index {index} is invalid for {what}: the group has "
-            f"{count} bundles, so give 0 to {count - 1}, or -1 for any."
+            f"Placement group bundle index {index} is invalid for {what}: the group "
+            f"has {count} bundles, so give 0 to {count - 1}, or -1 for any."
         )
     if any(request.fits_in(bundle) for bundle in group.bundle_resources):
         return
@@ -314,8 +314,9 @@ def check_request_fits(
         else f"it requires {request}"
     )
     raise ValueError(
-        f"Cannot schedule {what} in the placement group: {needs}, which fits into none "
-        f"of its bundles, {group.bundle_specs}. Reserve larger bundles, or ask for less."
+        f"Cannot schedule {what} in the placement group: {needs}, which fits into "
+        f"none of its bundles, {group.bundle_specs}. Reserve larger bundles, or ask "
+        "for less."
     )
 
 
@@ -427,8 +428,8 @@ def _checked_selectors(selectors: object, count: int) -> list[LabelSelector]:
         )
     if len(selectors) != count:
         raise ValueError(
-            f"bundle_label_selector has {len(selectors)} selectors for {count} bundles: "
-            "give one for each, {} where any node will do."
+            f"bundle_label_selector has {len(selectors)} selectors for {count} "
+            "bundles: give one for each, {} where any node will do."
         )
     return [parse_selector(selector) for selector in selectors]
 

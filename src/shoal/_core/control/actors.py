@@ -26,6 +26,7 @@ from shoal._core.wire.control_messages import (
     KillActor,
     LookupActor,
 )
+from shoal._core.wire.node_messages import DemandInfeasible
 
 #: Dead actors kept for people to look at; the oldest go first.
 DEAD_KEPT_MAX = 10_000
@@ -60,6 +61,7 @@ class ActorRow:
         "spec",
         "state",
         "unplaceable",
+        "waits_for",
         "watchers",
         "worker_id",
     )
@@ -75,6 +77,8 @@ class ActorRow:
         self.init_failed = False
         #: the kind of refusal, when no node can ever hold it
         self.unplaceable = ""
+        #: why no node there is can hold it, for people; empty while one can
+        self.waits_for = ""
         #: no restart, whatever ends it
         self.is_ending = False
         self.watchers: dict[bytes, None] = {}
@@ -86,7 +90,7 @@ class ActorRow:
             self.state,
             self.worker_id.hex(),
             self.incarnation,
-            self.cause,
+            self.cause or self.waits_for,
             self.failure,
             self.init_failed,
             self.unplaceable,
@@ -164,6 +168,7 @@ class ControlActors:
         if row is None or row.state == DEAD:
             return False
         row.worker_id = worker_id
+        row.waits_for = ""
         self._by_worker[worker_id] = actor_id
         return True
 
@@ -183,6 +188,15 @@ class ControlActors:
             return
         row.state = ALIVE
         self._tell(row)
+
+    def on_waiting(self, actor_id: bytes, reason: str) -> None:
+        """No node there is can hold the actor; it waits for one that joins."""
+        row = self.rows.get(actor_id)
+        if row is not None and row.state != DEAD:
+            row.waits_for = reason
+            owner = bytes.fromhex(row.spec.owner)
+            self._port.send(owner, DemandInfeasible(0, reason))
+            self._tell(row)
 
     def on_unplaceable(self, actor_id: bytes, reason: str, kind: str) -> None:
         """The actor can never be placed."""

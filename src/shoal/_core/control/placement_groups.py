@@ -30,13 +30,22 @@ users see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
-from shoal._core.base.labels import LabelSelector
-from shoal._core.base.placement_wish import selector_from_list
-from shoal._core.base.resources import NO_RESOURCES, ResourceSet
-from shoal._core.policy.bundle_packing import BundlePlacement, Strategy, place_bundles
+from shoal._core.control.group_choice import choose_nodes, may_fit, without_bundle
+from shoal._core.control.group_rows import (
+    FINISHED,
+    INFEASIBLE,
+    NO_ROOM,
+    NOTHING,
+    QUEUED,
+    STARTED,
+    TO_COMMIT,
+    TO_PREPARE,
+    GroupRow,
+    describe,
+)
 from shoal._core.policy.placement import NodeView, Verdict
 from shoal._core.wire.group_messages import (
     CREATED,
@@ -52,7 +61,6 @@ from shoal._core.wire.group_messages import (
     EndBundles,
     ListPlacementGroups,
     LookupPlacementGroup,
-    PlacementGroupSpec,
     PrepareBundles,
     RemovePlacementGroup,
     ReturnBundles,
@@ -61,17 +69,6 @@ from shoal._core.wire.node_messages import DemandInfeasible, NodeReply
 
 #: Removed groups kept for people to look at; the oldest go first.
 REMOVED_KEPT_MAX = 1000
-
-#: Where placing stands (``stats`` of a group), for people.
-QUEUED, STARTED, NO_ROOM, INFEASIBLE, FINISHED = (
-    "QUEUED",
-    "SCHEDULING_STARTED",
-    "NO_RESOURCES",
-    "INFEASIBLE",
-    "FINISHED",
-)
-#: What the nodes of an attempt are asked now.
-NOTHING, TO_PREPARE, TO_COMMIT = "", "prepare", "commit"
 
 
 class GroupPort(Protocol):
@@ -88,66 +85,6 @@ class GroupPort(Protocol):
 
     def now(self) -> float:
         """Monotonic seconds."""
-
-
-class GroupRow:
-    """One placement group."""
-
-    __slots__ = (
-        "asked",
-        "attempt",
-        "attempt_began",
-        "awaited",
-        "bundles",
-        "created_after",
-        "has_failed",
-        "is_actor_over",
-        "is_job_over",
-        "made_at",
-        "nodes",
-        "placed_after",
-        "progress",
-        "reason",
-        "selectors",
-        "spec",
-        "state",
-        "target",
-        "waiters",
-    )
-
-    def __init__(self, spec: PlacementGroupSpec, now: float) -> None:
-        self.spec = spec
-        self.bundles = [ResourceSet.from_units(bundle) for bundle in spec.bundles]
-        self.selectors: list[LabelSelector] = list(
-            map(selector_from_list, spec.selectors)
-        )
-        self.state = PENDING
-        #: the node of each bundle; empty while it has none
-        self.nodes = [b""] * len(self.bundles)
-        self.attempt = 0
-        self.asked = NOTHING
-        #: bundle index -> node, while these are asked to prepare
-        self.target: dict[int, bytes] = {}
-        #: nodes that have not answered yet
-        self.awaited: dict[bytes, None] = {}
-        self.has_failed = False
-        self.progress = QUEUED
-        #: why it is not placed, for people
-        self.reason = ""
-        #: (process, request) of those who wait for it
-        self.waiters: list[tuple[bytes, int]] = []
-        self.is_job_over = False
-        self.is_actor_over = not spec.creator_actor
-        self.made_at = now
-        self.attempt_began = now
-        #: seconds from its making, and from the begin of its last attempt, to CREATED
-        self.created_after = 0.0
-        self.placed_after = 0.0
-
-    @property
-    def missing(self) -> list[int]:
-        """The bundles without a node."""
-        return [index for index, node_id in enumerate(self.nodes) if not node_id]
 
 
 class ControlGroups:
@@ -192,7 +129,8 @@ class ControlGroups:
         if spec.name:
             self._names[key] = spec.group_id
         self._unplaced[spec.group_id] = row
-        self._port.send(client, NodeReply(message.request, ""))
+        if message.request:
+            self._port.send(client, NodeReply(message.request, ""))
         self._try(row, self._nodes())
 
     def _on_remove(self, client: bytes, message: RemovePlacementGroup) -> None:
@@ -229,7 +167,7 @@ class ControlGroups:
             if row.asked or row.progress == INFEASIBLE:
                 continue
             nodes = self._nodes()
-            if row.progress != NO_ROOM or _may_fit(row, nodes):
+            if row.progress != NO_ROOM or may_fit(row, nodes):
                 self._try(row, nodes)
         return any(
             not row.asked and row.progress != INFEASIBLE
@@ -249,14 +187,14 @@ class ControlGroups:
             for index, node_id in row.target.items():
                 node = nodes.get(node_id)
                 if node is not None and node_id in row.awaited:
-                    nodes[node_id] = _without(node, row.bundles[index])
+                    nodes[node_id] = without_bundle(node, row.bundles[index])
         return list(nodes.values())
 
     def _try(self, row: GroupRow, nodes: Sequence[NodeView]) -> None:
         """Choose nodes for the bundles that have none, and ask them to prepare."""
         missing = row.missing
         was_infeasible = row.progress == INFEASIBLE
-        placement = self._choose(row, missing, nodes)
+        placement = choose_nodes(row, missing, nodes)
         row.reason = placement.reason
         if placement.verdict is not Verdict.NOW:
             is_hopeless = placement.verdict is Verdict.NEVER
@@ -280,32 +218,6 @@ class ControlGroups:
             self._port.send_to_node(
                 node_id, PrepareBundles(row.spec.group_id, row.attempt, bundles)
             )
-
-    def _choose(
-        self, row: GroupRow, missing: Sequence[int], nodes: Sequence[NodeView]
-    ) -> BundlePlacement:
-        """Nodes for the missing bundles, given where the others are."""
-        spec = row.spec
-        used = dict.fromkeys(filter(None, row.nodes))
-        if spec.strategy == "STRICT_SPREAD":
-            nodes = [node for node in nodes if node.node_id not in used]
-        elif spec.strategy == "STRICT_PACK" and used:
-            nodes = [node for node in nodes if node.node_id in used]
-        bundles = [row.bundles[index] for index in missing]
-        choice = BundlePlacement(Verdict.NEVER, reason="No node is alive.")
-        for candidates in _domains(spec.same_label, nodes, used):
-            found = place_bundles(
-                bundles,
-                cast(Strategy, spec.strategy),
-                candidates,
-                selectors=[row.selectors[i] for i in missing if row.selectors],
-                soft_target=spec.soft_target or None,
-            )
-            if found.verdict is Verdict.NOW:
-                return found
-            if choice.verdict is Verdict.NEVER:
-                choice = found
-        return choice
 
     def _tell_owner(self, row: GroupRow) -> None:
         """Nobody sees a group that waits for ever, so say so."""
@@ -491,67 +403,3 @@ class ControlGroups:
                 row.state not in (CREATED, REMOVED)
             ), row.state
             assert row.state not in (CREATED, REMOVED) or not row.waiters
-
-
-def describe(row: GroupRow) -> dict[str, Any]:
-    """What ``placement_group_table`` shows of a group."""
-    return {
-        "placement_group_id": row.spec.group_id.hex(),
-        "name": row.spec.name,
-        "bundles": {
-            index: bundle.to_floats() for index, bundle in enumerate(row.bundles)
-        },
-        "bundles_to_node_id": {
-            index: node_id.hex() for index, node_id in enumerate(row.nodes)
-        },
-        "strategy": row.spec.strategy,
-        "state": row.state,
-        "stats": {
-            "end_to_end_creation_latency_ms": round(row.created_after * 1000, 3),
-            "scheduling_latency_ms": round(row.placed_after * 1000, 3),
-            "scheduling_attempt": row.attempt,
-            "highest_retry_delay_ms": 0.0,
-            "scheduling_state": row.progress,
-        },
-        "reason": row.reason,
-    }
-
-
-def _may_fit(row: GroupRow, nodes: Sequence[NodeView]) -> bool:
-    """Whether the sum of what is free could do: spares most searches."""
-    free: dict[str, int] = {}
-    for node in nodes:
-        for name, units in node.available.items():
-            free[name] = free.get(name, 0) + units
-    needed = NO_RESOURCES
-    for index in row.missing:
-        needed = needed.add(row.bundles[index])
-    return all(units <= free.get(name, 0) for name, units in needed.items())
-
-
-def _without(node: NodeView, bundle: ResourceSet) -> NodeView:
-    """The node with a bundle less free (with nothing free if it has less than that)."""
-    fits = bundle.fits_in(node.available)
-    left = node.available.subtract(bundle) if fits else NO_RESOURCES
-    return NodeView(node.node_id, node.total, left, node.labels, node.is_local)
-
-
-def _domains(
-    label: str, nodes: Sequence[NodeView], used: Mapping[bytes, None]
-) -> list[Sequence[NodeView]]:
-    """The sets of nodes a group may lie in: all, or those that agree in a label.
-
-    If some of its bundles have nodes already, only the set these are in.
-    """
-    if not label:
-        return [nodes]
-    by_value: dict[str, list[NodeView]] = {}
-    for node in nodes:
-        value = node.labels.get(label)
-        if value is not None:
-            by_value.setdefault(value, []).append(node)
-    domains = [by_value[value] for value in sorted(by_value)]
-    held = [
-        domain for domain in domains if any(node.node_id in used for node in domain)
-    ]
-    return list(held or domains)

@@ -48,6 +48,11 @@ class Destination:
 _NOT_YET = Destination()
 
 
+def removed_text(group_id: bytes) -> str:
+    """Why nothing can run in a removed group."""
+    return f"The placement group {group_id.hex()} has been removed."
+
+
 class Destinations:
     """Answers for one node.
 
@@ -104,11 +109,7 @@ class Destinations:
         bundles = self._bundles.usable(group_id, index)
         if not bundles:
             if self._is_group_gone(group_id):
-                return Destination(
-                    reason=f"The placement group {group_id.hex()} of {request.name} "
-                    "has been removed.",
-                    refusal=GROUP_REMOVED,
-                )
+                return Destination(reason=removed_text(group_id), refusal=GROUP_REMOVED)
             return _NOT_YET
         wanted = request.placement
         fitting = [one for one in bundles if one.pool.could_ever_fit(wanted)]
@@ -137,4 +138,3 @@ class Destinations:
         if is_final:
             return Destination(reason=text, refusal=UNSCHEDULABLE)
         return Destination(reason=f"{text} It waits until a node with that joins.")
-

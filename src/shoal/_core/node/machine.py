@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from shoal._core.base.resources import ResourcePool, ResourceSet
 from shoal._core.node.bundles import Bundle, NodeBundles
-from shoal._core.node.destinations import GROUP_REMOVED, Destinations
+from shoal._core.node.destinations import GROUP_REMOVED, Destinations, removed_text
 from shoal._core.node.leases import LeaseLine, LeaseRequest, NodeLease
 from shoal._core.node.local_objects import LocalObjects
 from shoal._core.node.worker_pool import (
@@ -96,6 +96,9 @@ class NodePort(Protocol):
 
     def actor_placed(self, actor_id: bytes, worker_id: bytes) -> bool:
         """Tell the control store; False when the actor needs no worker any more."""
+
+    def actor_waits(self, actor_id: bytes, reason: str) -> None:
+        """Tell the control store that no node there is can hold it."""
 
     def actor_unplaceable(self, actor_id: bytes, reason: str, kind: str) -> None:
         """Tell the control store."""
@@ -191,11 +194,11 @@ class NodeMachine:
             return False
         if not request.is_told:
             request.is_told = True
-            # A number no request has: the actor's owner asked for no lease.
-            client, number = request.client, request.number
             if request.actor is not None:
-                client, number = bytes.fromhex(request.actor.owner), 0
-            self._port.send(client, DemandInfeasible(number, destination.reason))
+                self._port.actor_waits(request.actor.actor_id, destination.reason)
+            else:
+                told = DemandInfeasible(request.number, destination.reason)
+                self._port.send(request.client, told)
         return True
 
     def _refuse(self, request: LeaseRequest, kind: str, reason: str) -> None:
@@ -375,8 +378,7 @@ class NodeMachine:
             strategy = request.strategy
             if strategy is not None and strategy[:2] == ["pg", group_id]:
                 self.line.drop(request.key)
-                reason = f"The placement group {group_id.hex()} has been removed."
-                self._refuse(request, GROUP_REMOVED, reason)
+                self._refuse(request, GROUP_REMOVED, removed_text(group_id))
 
     def _end_leases(self, bundles: list[Bundle]) -> None:
         pools = [bundle.pool for bundle in bundles]

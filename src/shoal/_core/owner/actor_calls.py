@@ -204,7 +204,7 @@ class ActorCalls:
             return RuntimeEnvSetupError(self.cause)
         text = (
             f"The actor {self.class_name}({actor_id}) is dead: "
-            f"{self.cause or 'its process ended'}."
+            f"{(self.cause or 'its process ended').rstrip('.')}."
         )
         return ActorDiedError(text, actor_id=actor_id)
 

@@ -231,8 +231,12 @@ class References:
         if inner is None:
             inner = self.entries[object_id] = Entry(object_id, owner, 0)
         inner.count += 1
-        if owner != self._port.address:
+        mine = self._port.address
+        if owner != mine:
             inner.registered += 1
+        elif mine in self.lent.get(object_id, ()):
+            # A process that runs a task of its own lends to itself on the way.
+            self._lend(object_id, mine, -1)
 
     def _drop_unwanted(self, entry: Entry, value: Value) -> None:
         """A value came for which no ref is left."""
@@ -263,8 +267,7 @@ class References:
         mine = self._port.address
         for object_id, owner in refs:
             if owner == mine:
-                if receiver != mine:  # a process may run its own task
-                    self._lend(object_id, receiver, 1)
+                self._lend(object_id, receiver, 1)
             elif owner != receiver:
                 link = self._port.link(owner)
                 if link is not None:

@@ -328,7 +328,8 @@ class Tasks:
                 self.requeue(record, counted=False)
             elif record.retries != 0:
                 record.retries -= 1
-                self._warn_of_retry(record, gone)
+                if not gone.intended:
+                    self._warn_of_retry(record, gone)
                 self.requeue(record)
             else:
                 self.fail(record, self._crash_error(record, gone))

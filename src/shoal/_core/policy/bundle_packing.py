@@ -81,7 +81,7 @@ def place_bundles(
         return BundlePlacement(Verdict.NOW, chosen)
     if group.search([node.total for node in group.nodes]) is not None:
         return BundlePlacement(Verdict.LATER, reason=group.why_not("free"))
-    return BundlePlacement(Verdict.NEVER, reason=group.why_not("there"))
+    return BundlePlacement(Verdict.NEVER, reason=group.why_not("at all"))
 
 
 class _Group:
@@ -119,7 +119,7 @@ class _Group:
         return total
 
     def why_not(self, state: str) -> str:
-        """What stands in the way, where room is what is "free" or what is "there"."""
+        """What stands in the way, where room is what is "free" or what is there "at all"."""
         rooms = [
             node.available if state == "free" else node.total for node in self.nodes
         ]

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from shoal._core.base.ids import FIRST_RETURN, UNIQUE_ID_BYTES
+from shoal._core.base.labels import LabelSelector
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.base.placement_wish import selector_to_list
-from shoal._core.base.labels import LabelSelector
 from shoal._core.base.resources import ResourceSet
 from shoal._core.io.engine import Waiter
 from shoal._core.owner.references import Entry
@@ -125,6 +125,8 @@ class PlacementGroups:
     ) -> bytes:
         """Register a group; returns its id. It is placed when there is room.
 
+        Without a name nothing can be refused, so no answer is waited for.
+
         Raises:
             RaySystemError: the name is taken.
         """
@@ -143,6 +145,12 @@ class PlacementGroups:
             same_label,
             soft_target,
         )
+        if not name:
+            with peer.lock:
+                peer._check_alive()
+                peer.send_node(CreatePlacementGroup(0, spec))
+                peer.engine.flush()
+            return spec.group_id
         refusal = self._ask(lambda number: CreatePlacementGroup(number, spec))
         if refusal:
             raise RaySystemError(refusal)

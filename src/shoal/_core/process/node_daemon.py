@@ -337,6 +337,10 @@ class NodeDaemon:
         """The node chose a worker for an actor."""
         return self.control.on_placed(actor_id, worker_id)
 
+    def actor_waits(self, actor_id: bytes, reason: str) -> None:
+        """No node there is can hold it."""
+        self.control.on_waiting(actor_id, reason)
+
     def actor_unplaceable(self, actor_id: bytes, reason: str, kind: str) -> None:
         """The node can never place it."""
         self.control.on_unplaceable(actor_id, reason, kind)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import sys
 import threading
 from collections import deque
@@ -23,6 +22,7 @@ from typing import Any
 from shoal._core.base.ids import OWNER_TAG_BYTES, PUT_INDEX, JobId, task_id_source
 from shoal._core.base.object_ref import ObjectRef, counted_ref, hooks
 from shoal._core.io.engine import Connection, Engine, Waiter
+from shoal._core.io.peer_credentials import same_user
 from shoal._core.io.shared_memory import ArenaMap
 from shoal._core.owner.calls import Channel
 from shoal._core.owner.machine import Owner
@@ -36,7 +36,7 @@ from shoal._core.owner.references import (
 from shoal._core.serial.failures import decode_failure, encode_failure
 from shoal._core.serial.serializer import Serialized, deserialize, serialize
 from shoal._core.wire.control_messages import CONTROL_MESSAGES, ActorRegistered
-from shoal._core.wire.frame import decoder
+from shoal._core.wire.frame import PROTOCOL_VERSION, decoder
 from shoal._core.wire.node_messages import (
     NODE_MESSAGES,
     CreateObject,
@@ -64,7 +64,6 @@ from shoal.exceptions import (
     RaySystemError,
 )
 
-PROTOCOL_VERSION = 1
 INLINE_LIMIT_BYTES = 100 * 1024
 #: A wait shorter than this is not worth lending the CPU out.
 BLOCK_NOTICE_S = 0.001
@@ -640,7 +639,8 @@ class Peer:
         if record.actor is not None:
             calls = record.actor
             if record.channel is None:
-                return f"actor call {name} waits; the actor is {calls.state}."
+                why = f" {calls.cause}" if calls.cause else ""
+                return f"actor call {name} waits; the actor is {calls.state}.{why}"
             return f"actor call {name} was sent; the actor has not answered."
         if record.channel is not None:
             return f"task {name} is on worker {record.channel.address[:8]}."
@@ -667,13 +667,6 @@ class Peer:
                 os.unlink(self.socket_path(self.address))
             except FileNotFoundError:  # the session's directory went first
                 return
-
-
-def same_user(sock: socket.socket) -> bool:
-    """Whether the process at the other end belongs to this user (or to root)."""
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    _pid, uid, _gid = struct.unpack("3i", data)
-    return uid in (os.getuid(), 0)
 
 
 def _in_main_thread() -> bool:

@@ -12,15 +12,16 @@ from typing import Any
 from shoal._core.base.object_ref import hooks
 from shoal._core.io import interrupts
 from shoal._core.io.logs import TaskStream
+from shoal._core.io.peer_credentials import same_user
 from shoal._core.process import session as sessions
 from shoal._core.process.context import current_task, worker_state
 from shoal._core.process.execution import Executor
 from shoal._core.process.helping import Helper
 from shoal._core.process.leaving import leave
 from shoal._core.process.module_alias import alias_package
-from shoal._core.process.peer import PROTOCOL_VERSION, Peer, same_user
+from shoal._core.process.peer import Peer
 from shoal._core.process.root_logging import configure_root_logger
-from shoal._core.wire.frame import encode
+from shoal._core.wire.frame import PROTOCOL_VERSION, encode
 from shoal._core.wire.node_messages import (
     Blocked,
     CollectEvents,

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+#: What the messages of this release mean; both ends of a connection must agree.
+PROTOCOL_VERSION = 1
 #: Largest frame accepted.  Values above the inline limit travel through the store.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 

@@ -43,7 +43,10 @@ class PlacementGroupSpec(Message, tag=300):
 
 
 class CreatePlacementGroup(Message, tag=301):
-    """Register a group and place it; the answer is "", or why it was refused."""
+    """Register a group and place it; the answer is "", or why it was refused.
+
+    Request 0 is not answered.
+    """
 
     request: int
     spec: PlacementGroupSpec

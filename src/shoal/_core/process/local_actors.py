@@ -1,0 +1,553 @@
+"""Local mode: actors, which are objects of this process with a line of calls each.
+
+::
+
+    PENDING --constructor returned--> ALIVE --kill, exit, no handle left--> DEAD
+       |                                 |
+       |                                 +-- killed with no_restart=False --> PENDING
+       +-- constructor raised, killed --> DEAD
+
+Calls wait in line until their arguments are there and their concurrency group has a
+place free; those of one caller stay in order, unless the actor is one of those that
+have no order (async, threaded, or asked for).  Three runners differ in where a call
+then runs:
+
+* a plain actor: on the thread that made the call, or, when the actor is busy, on the
+  thread that runs it, after that;
+* a threaded actor: on a thread per call;
+* an async actor: on an event loop in a thread of its own.
+
+A call that an actor makes to itself waits in line, as elsewhere: to ``get`` it inside
+the call that made it waits for ever.
+
+Does not: run user code under the lock, or look up names (``local_mode.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from functools import partial
+from time import perf_counter, time
+from typing import Any, Protocol
+
+from shoal._core.process.execution import ActorExit, call_user
+from shoal._core.process.local_execution import (
+    LocalArguments,
+    LocalCall,
+    LocalExecutor,
+)
+from shoal._core.process.local_peer import pack, post, start_thread
+from shoal._core.process.local_place import LocalPlace, current_place, surroundings
+from shoal._core.process.native import is_ordered
+from shoal._core.serial import functions
+from shoal._core.serial.failures import (
+    decode_failure,
+    dependency_failure,
+    encode_failure,
+)
+from shoal._core.wire.control_messages import (
+    ALIVE,
+    DEAD,
+    PENDING,
+    ActorSpec,
+)
+from shoal._core.wire.worker_messages import ERROR, Value
+from shoal.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    RayTaskError,
+    TaskCancelledError,
+)
+
+DEFAULT_GROUP = ""
+
+BY_ITS_OWN_WILL = "it exited by its own will (exit_actor or sys.exit in a method)"
+OUT_OF_SCOPE = "all handles to it went out of scope"
+
+
+class _Runner(Protocol):
+    """Where an actor's calls run."""
+
+    def construct(self) -> None:
+        """Run the actor's constructor, then let calls in."""
+
+    def launch(self, call: LocalCall) -> None:
+        """Run a call whose turn it is."""
+
+    def wake(self) -> None:
+        """Run what is in line; called where no user code may run."""
+
+    def stop(self) -> None:
+        """The actor is dead."""
+
+
+class LocalActor:
+    """One actor: what it is, how it is, and its line of calls."""
+
+    def __init__(
+        self, spec: ActorSpec, executor: LocalExecutor, arguments: LocalArguments
+    ) -> None:
+        self.spec = spec
+        self.state = PENDING
+        self.restarts = 0
+        self.cause = ""
+        #: the constructor's exception
+        self.failure: bytes | None = None
+        #: why it can never be placed; empty when it can
+        self.reason = ""
+        self.env: dict[str, Any] = {}
+        #: told (under the lock) of the death
+        self.on_death: Callable[[LocalActor], None] = _ignore
+        self._executor = executor
+        self._peer = executor.peer
+        self._arguments = arguments
+        self._line: deque[LocalCall] = deque()
+        self._running: dict[LocalCall, None] = {}
+        self._sizes = {DEFAULT_GROUP: spec.max_concurrency, **spec.concurrency_groups}
+        self._is_ordered = is_ordered(spec)
+        self._is_leaving = False
+        self._is_pumping = False
+        self._gpu_ids: list[int] = []
+        self.pushes_streams = spec.max_concurrency > 1 or bool(spec.concurrency_groups)
+        self._renew()
+
+    def _renew(self) -> None:
+        """A place, a context and a runner as for a new process."""
+        self._free = dict(self._sizes)
+        self.place = LocalPlace()
+        self.place.env = self.env
+        self.place.actor_spec = self.spec
+        self.place.actor_name = self.spec.class_name
+        self.place.demand = self.spec.running_demand
+        self.place.gpu_ids = self._gpu_ids
+        self.place.incarnation = self.restarts
+        self.context = Context()
+        self.context.run(current_place.set, self.place)
+        self._runner = _runner_for(self, self._executor)
+
+    # -- life ----------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Construct it, now or when the constructor's arguments have come."""
+        with self._peer.lock:
+            self._gpu_ids += self._executor.supply.take(self.spec.running_demand)
+            self.place.env = self.env
+            self._arguments.on_complete = self._on_arguments
+            self._arguments.hold(self._peer.refs)
+            if self._arguments.missing:
+                return
+        self._runner.construct()
+
+    def _on_arguments(self) -> None:
+        self._peer.later.append(partial(start_thread, self._runner.construct))
+
+    def construct(self) -> None:
+        """Run the constructor (in the actor's context).
+
+        Raises:
+            KeyboardInterrupt, bdb.BdbQuit: the program is to end.
+        """
+        place = self.place
+        refs = self._peer.refs
+        name = f"{self.spec.class_name}.__init__"
+        try:
+            failed = self._arguments.first_failure(refs)
+            if failed is not None:
+                raise decode_failure(dependency_failure(name, failed))
+            cls = functions.load(self.spec.pickled_class)
+            args, kwargs = self._arguments.read(refs)
+            with surroundings(place):
+                instance = call_user(cls, args, kwargs)
+                if type(instance).__repr__ is not object.__repr__:
+                    place.actor_name = repr(instance)
+        except (SystemExit, ActorExit):
+            self.exit()
+        except BaseException as error:  # noqa: BLE001 - the calls raise it
+            self._fail_to_start(error, name)
+        else:
+            self._start(place, instance)
+
+    def _start(self, place: LocalPlace, instance: object) -> None:
+        with self._peer.lock:
+            if self.state == PENDING and place is self.place:
+                place.actor = instance
+                self.state = ALIVE
+
+    def _fail_to_start(self, error: BaseException, name: str) -> None:
+        spec = self.spec
+        failure = encode_failure(
+            error,
+            function_name=name,
+            pid=self._peer.pid,
+            ip="127.0.0.1",
+            actor_repr=f"<{spec.class_name}>",
+            actor_id=spec.actor_id.hex(),
+        )
+        self.die("its constructor raised an exception", failure)
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and not isinstance(error, Exception):
+            raise error
+
+    def exit(self) -> None:
+        """Its own code asked for the end."""
+        self.die(BY_ITS_OWN_WILL)
+
+    def leave(self) -> None:
+        """No handle is left: end when what was called is done."""
+        with self._peer.lock:
+            self._is_leaving = True
+            if self._line or self._running or self.state == PENDING:
+                return
+        self.die(OUT_OF_SCOPE)
+
+    def kill(self, cause: str, *, no_restart: bool) -> None:
+        """End it at once, or let it begin anew if it may."""
+        allowed = self.spec.max_restarts
+        if no_restart or (0 <= allowed <= self.restarts):
+            self.die(cause)
+        else:
+            self._restart(cause)
+
+    def die(self, cause: str, failure: bytes | None = None) -> None:
+        """End it for good: calls that wait or run fail."""
+        with self._peer.lock:
+            if self.state == DEAD:
+                return
+            self.state = DEAD
+            self.cause = cause
+            self.failure = failure
+            self.on_death(self)
+            calls = [*self._line, *self._running]
+            self._line.clear()
+            for call in calls:
+                self._executor.fail_with(call, self.death())
+            self._executor.supply.give(self.spec.running_demand, self._gpu_ids)
+            self._arguments.release(self._peer.refs)
+            # Freeing the instance runs user code, which is better done below.
+            instance, self.place.actor = self.place.actor, None
+        self._runner.stop()
+        del instance
+
+    def _restart(self, cause: str) -> None:
+        with self._peer.lock:
+            if self.state == DEAD:
+                return
+            old_runner = self._runner
+            self.state = PENDING
+            self.restarts += 1
+            for call in list(self._running):
+                text = f"{cause} while the call {call.call.name} was in flight"
+                error = ActorUnavailableError(text, self.spec.actor_id)
+                self._executor.fail_with(call, error)
+            self._running.clear()
+            instance, self.place.actor = self.place.actor, None
+            self._renew()
+        old_runner.stop()
+        del instance
+        self._runner.construct()
+
+    def death(self) -> ActorDiedError:
+        """Why no call can be answered any more."""
+        spec = self.spec
+        actor_id = spec.actor_id.hex()
+        if self.failure is None:
+            text = f"The actor {spec.class_name}({actor_id}) is dead: {self.cause}."
+            return ActorDiedError(text, actor_id=actor_id)
+        cause = decode_failure(self.failure)
+        if isinstance(cause, RayTaskError):
+            return ActorDiedError(cause, actor_id=actor_id)
+        return ActorDiedError(f"its constructor failed: {cause}", actor_id=actor_id)
+
+    def explain(self) -> str:
+        """How it is, for people."""
+        if self.state == ALIVE:
+            return f"the actor has {len(self._running)} other calls running"
+        return self.reason or "the actor has not begun"
+
+    # -- calls ---------------------------------------------------------------------
+
+    @property
+    def waiting_count(self) -> int:
+        """Calls made and not answered."""
+        return len(self._line) + len(self._running)
+
+    def submit(self, call: LocalCall) -> None:
+        """Put a call in line, and run what can be run."""
+        with self._peer.lock:
+            if self.state == DEAD:
+                self._executor.fail_with(call, self.death())
+                return
+            if call.call.definition.group not in self._sizes:
+                self._executor.fail_with(call, _no_group(call))
+                return
+            call.arguments.on_complete = self._on_call_ready
+            self._line.append(call)
+        self.pump()
+
+    def _on_call_ready(self) -> None:
+        """The arguments of a call in line have come (under the lock)."""
+        self._peer.later.append(self._runner.wake)
+
+    def withdraw(self, call: LocalCall) -> None:
+        """A call was cancelled (under the lock)."""
+        if call in self._line:
+            self._line.remove(call)
+            self._peer.later.append(self._runner.wake)
+
+    def pump(self) -> None:
+        """Run what can be run, and streams that others wait behind."""
+        with self._peer.lock:
+            if self._is_pumping:
+                return
+            self._is_pumping = True
+        try:
+            while True:
+                call = self._next()
+                if call is not None:
+                    self._runner.launch(call)
+                elif not self._run_parked():
+                    return
+        finally:
+            self._is_pumping = False
+
+    def _next(self) -> LocalCall | None:
+        """The call whose turn it is, taken out of the line; None when there is none.
+
+        Whoever gets None pumps no more, which is decided here, under the lock.
+        """
+        with self._peer.lock:
+            held_up: set[LocalPlace] = set()
+            for call in self._line if self.state == ALIVE else ():
+                group = call.call.definition.group
+                if call.arguments.missing:
+                    if self._is_ordered:
+                        held_up.add(call.caller)
+                elif call.caller not in held_up and self._free[group] > 0:
+                    self._line.remove(call)
+                    self._free[group] -= 1
+                    self._running[call] = None
+                    call.is_running = True
+                    return call
+        return None
+
+    def _run_parked(self) -> bool:
+        """Run a stream on that others wait behind; False when there is none."""
+        with self._peer.lock:
+            if not self._line:
+                return False
+            parked = [call for call in self._running if call.is_parked]
+        return any(
+            call.stream.step() for call in parked if not call.stream.must_pause
+        )
+
+    def released(self, call: LocalCall) -> None:
+        """A call runs no more (under the lock)."""
+        call.is_parked = False
+        if call not in self._running:
+            return
+        del self._running[call]
+        self._free[call.call.definition.group] += 1
+        if self._line:
+            self._peer.later.append(self._runner.wake)
+        elif self._is_leaving and not self._running:
+            self._peer.later.append(partial(self.die, OUT_OF_SCOPE))
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+def _no_group(call: LocalCall) -> ValueError:
+    return ValueError(
+        f"The actor has no concurrency group {call.call.definition.group!r}. Name it "
+        "in @remote(concurrency_groups={...}) of the class."
+    )
+
+
+def _runner_for(actor: LocalActor, executor: LocalExecutor) -> _Runner:
+    if actor.spec.is_async:
+        return _LoopRunner(actor, executor)
+    if actor.pushes_streams:
+        return _ThreadRunner(actor, executor)
+    return _HereRunner(actor, executor)
+
+
+class _HereRunner:
+    """One call at a time, on the thread that finds its turn has come."""
+
+    def __init__(self, actor: LocalActor, executor: LocalExecutor) -> None:
+        self._actor = actor
+        self._executor = executor
+        self._context = actor.context
+        self._place = actor.place
+
+    def construct(self) -> None:
+        """Run the constructor here."""
+        self._context.run(self._actor.construct)
+        self._actor.pump()
+
+    def launch(self, call: LocalCall) -> None:
+        """Run a call here."""
+        try:
+            self._executor.run(call, self._place, self._context)
+        finally:
+            with self._executor.peer.lock:
+                if not call.is_parked:
+                    self._actor.released(call)
+
+    def wake(self) -> None:
+        """Run what is in line on a thread of its own."""
+        start_thread(self._actor.pump)
+
+    def stop(self) -> None:
+        """Nothing runs between calls."""
+
+
+class _ThreadRunner:
+    """A thread per call, as many as the call's concurrency group has places."""
+
+    def __init__(self, actor: LocalActor, executor: LocalExecutor) -> None:
+        self._actor = actor
+        self._executor = executor
+        self._context = actor.context
+        self._place = actor.place
+
+    def construct(self) -> None:
+        """Run the constructor here."""
+        self._context.run(self._actor.construct)
+        self._actor.pump()
+
+    def launch(self, call: LocalCall) -> None:
+        """Start the call's thread."""
+        start_thread(partial(self._run, call))
+
+    def _run(self, call: LocalCall) -> None:
+        if not call.is_done:
+            self._executor.run(call, self._place, self._context.copy())
+        with self._executor.peer.lock:
+            self._actor.released(call)
+
+    def wake(self) -> None:
+        """Start what is in line."""
+        self._actor.pump()
+
+    def stop(self) -> None:
+        """Threads end with their calls."""
+
+
+class _LoopRunner:
+    """Coroutines on one event loop."""
+
+    def __init__(self, actor: LocalActor, executor: LocalExecutor) -> None:
+        self._actor = actor
+        self._executor = executor
+        self._context = actor.context
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        start_thread(self._serve)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        for task in self._tasks:
+            task.cancel()
+        self._loop.run_until_complete(
+            asyncio.gather(*self._tasks, return_exceptions=True)
+        )
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def construct(self) -> None:
+        """Run the constructor on the loop, so that it may use it."""
+
+        async def construct() -> None:
+            self._actor.construct()
+            self._actor.pump()
+
+        post(self._loop, lambda: self._begin(construct(), self._context))
+
+    def launch(self, call: LocalCall) -> None:
+        """Begin the call's coroutine."""
+        post(
+            self._loop, lambda: self._begin(self._run(call), self._context.copy(), call)
+        )
+
+    def _begin(
+        self, coroutine: Any, context: Context, call: LocalCall | None = None
+    ) -> None:
+        task = self._loop.create_task(coroutine, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if call is not None:
+            call.runner = partial(post, self._loop, task.cancel)
+
+    def wake(self) -> None:
+        """Begin what is in line."""
+        self._actor.pump()
+
+    def stop(self) -> None:
+        """End the loop and what runs on it."""
+        post(self._loop, self._loop.stop)
+
+    async def _run(self, call: LocalCall) -> None:
+        executor = self._executor
+        started_at, started = time(), perf_counter()
+        try:
+            while not call.is_done and await self._attempt(call):
+                continue
+        finally:
+            executor.record(call, started_at, perf_counter() - started)
+            with executor.peer.lock:
+                self._actor.released(call)
+
+    async def _attempt(self, call: LocalCall) -> bool:
+        """Run a call once; True when it is to be run again."""
+        executor = self._executor
+        refs = executor.peer.refs
+        executor.begin(call)
+        try:
+            failed = call.arguments.first_failure(refs)
+            if failed is not None:
+                data = dependency_failure(call.call.name, failed)
+                executor.fail(call, Value(ERROR, data))
+                return False
+            args, kwargs = call.arguments.read(refs)
+            function = executor.function_of(call.call.definition)
+            result = call_user(function, args, kwargs)
+            args = kwargs = None  # what they hold must die before the reply
+            if inspect.isawaitable(result):
+                result = await result
+            if call.stream is None:
+                executor.answer(call, result)
+            else:
+                await self._push_all(call, result)
+        except asyncio.CancelledError as error:
+            cancelled = TaskCancelledError(call.task_id.hex())
+            cancelled = cancelled.with_traceback(error.__traceback__)
+            executor.fail(call, executor.failure_of(call, cancelled))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is got
+            return executor.on_error(call, error)
+        return False
+
+    async def _push_all(self, call: LocalCall, generator: Any) -> None:
+        """Run a (sync or async) generator to its end."""
+        items = generator if hasattr(generator, "__anext__") else _as_async(generator)
+        stream = call.stream
+        async for item in items:
+            value, _held = pack(item, call.call.name)
+            self._executor.push_item(call, value)
+            while stream.must_pause and not (stream.is_dropped or call.is_done):
+                await asyncio.sleep(0.005)
+            if stream.is_dropped or call.is_done:
+                break
+        self._executor.end_stream(call)
+
+
+async def _as_async(generator: Any) -> Any:
+    for item in generator:
+        yield item
