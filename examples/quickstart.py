@@ -258,8 +258,7 @@ def main() -> None:
         shoal.init(num_cpus=arguments.num_cpus)
     cpu_count = shoal.cluster_resources()["CPU"]
     with watch.part("start the logging actor"):
-        # mypy does not follow decorators of classes; see examples/typing/actors.py.
-        logger = LoggingActor.remote()  # type: ignore[attr-defined]
+        logger = LoggingActor.remote()
         shoal.get(logger.get_logs.remote())
     with watch.part("put the data"):
         digits_ref = shoal.put(digits)

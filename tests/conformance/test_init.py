@@ -123,8 +123,10 @@ def test_options_are_keyword_only():
         ray.init("local", 2)
 
 
-def test_auto_address_without_a_cluster(fresh_ray):
+def test_auto_address_without_a_cluster(fresh_ray, tmp_path, monkeypatch):
     """`address="auto"` raises ConnectionError when no cluster is running."""
+    # Where other sessions of this user on the machine are not seen.
+    monkeypatch.setenv("SHOAL_TMPDIR", str(tmp_path))
     if IS_RAY and any(p.name() == "gcs_server" for p in psutil.process_iter(["name"])):
         pytest.skip("Ray would find the cluster that somebody else runs here")
     with pytest.raises(ConnectionError):

@@ -7,14 +7,8 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
-from shoal._api.actor_handle import ActorHandle, METHOD_OPTIONS_ATTRIBUTE
-from shoal._api.calling import (
-    current_session,
-    encode_strategy,
-    environment_key,
-    packed_exceptions,
-    returns_code,
-)
+from shoal._api.actor_handle import METHOD_OPTIONS_ATTRIBUTE, ActorHandle
+from shoal._api.calling import encode_strategy, environment_key
 from shoal._api.option_types import ActorOptions
 from shoal._api.options import (
     actor_resources,
@@ -24,9 +18,14 @@ from shoal._api.options import (
     validate_actor_options,
 )
 from shoal._api.remote_call import F_co, RemoteCall
+from shoal._api.session import current_session
 from shoal._api.signatures import signature_of, signature_of_method
-from shoal._core.serial import functions
-from shoal._core.wire.control_messages import ActorSpec
+from shoal._core.process.templates import (
+    ActorSpec,
+    export_class,
+    packed_exceptions,
+    returns_code,
+)
 
 
 class ActorClassInheritanceException(TypeError):
@@ -71,7 +70,9 @@ class ActorClass(RemoteCall[F_co]):
             self._methods = describe_methods(self._cls, self._options)
         return self._methods
 
-    def _create(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle[Any]:
+    def _create(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ActorHandle[Any]:
         self._signature.check(args, kwargs)
         options = self._options
         check_actor_identity(options)
@@ -83,7 +84,7 @@ class ActorClass(RemoteCall[F_co]):
             options, is_async=is_async
         )
         placement, running = actor_resources(options)
-        key, pickled = functions.export(self._cls)
+        key, pickled = export_class(self._cls)
         strategy = encode_strategy(
             options, placement, self._cls.__name__, creation=placement != running
         )
@@ -127,8 +128,8 @@ class ActorClass(RemoteCall[F_co]):
 
         def __call__(self, *_args, **_kwargs) -> NoReturn:
             raise TypeError(
-                f"Actors cannot be instantiated directly. Instead of {self.__name__}(), "
-                f"use {self.__name__}.remote()."
+                "Actors cannot be instantiated directly. Instead of "
+                f"{self.__name__}(), use {self.__name__}.remote()."
             )
 
     def options(self, **options: Unpack[ActorOptions]) -> ActorClass[F_co]:

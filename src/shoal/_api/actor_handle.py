@@ -6,20 +6,22 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-from shoal._api.calling import (
-    current_session,
-    method_template,
-    packed_exceptions,
-    returns_code,
-)
 from shoal._api.generators import ObjectRefGenerator
 from shoal._api.options import resolve_num_returns, validate_method_options
 from shoal._api.remote_call import F_co, RemoteCall
+from shoal._api.session import current_session
 from shoal._api.signatures import CallSignature
 from shoal._core.base.identifiers import ActorID
 from shoal._core.base.object_ref import ObjectRef
-from shoal._core.owner.calls import STREAMING
-from shoal._core.wire.control_messages import ActorSpec
+from shoal._core.process.templates import (
+    STREAMING,
+    ActorSpec,
+    method_template,
+    pack_spec,
+    packed_exceptions,
+    returns_code,
+    unpack_spec,
+)
 from shoal.exceptions import ActorHandleNotFoundError
 
 T_co = TypeVar("T_co", covariant=True)
@@ -155,10 +157,9 @@ class ActorHandle(Generic[T_co]):
 
     def _table(self) -> dict[str, dict[str, Any]]:
         if self._methods is None:
-            self._methods = {
-                name: dict(items)  # type: ignore[call-overload]
-                for name, items in self._spec.methods.items()
-            } | BUILT_IN_METHODS
+            described: dict[str, Any] = self._spec.methods
+            own = {name: dict(items) for name, items in described.items()}
+            self._methods = own | BUILT_IN_METHODS
         return self._methods
 
     def _method_meta(self, name: str) -> dict[str, Any]:
@@ -214,21 +215,11 @@ class ActorHandle(Generic[T_co]):
         return f"Actor({self._spec.class_name}, {self._spec.actor_id.hex()})"
 
     def __reduce__(self) -> Any:
-        return _rebuild, (_portable(self._spec), self._ref)
-
-
-def _portable(spec: ActorSpec) -> bytes:
-    """The spec as another process needs it: without class and arguments."""
-    import msgspec
-
-    slim = msgspec.structs.replace(spec, pickled_class=b"", args=b"", deps=[])
-    return msgspec.msgpack.encode(slim)
+        return _rebuild, (pack_spec(self._spec), self._ref)
 
 
 def _rebuild(packed: bytes, ref: ObjectRef[Any] | None) -> ActorHandle[Any]:
-    import msgspec
-
-    return ActorHandle(msgspec.msgpack.decode(packed, type=ActorSpec), ref)
+    return ActorHandle(unpack_spec(packed), ref)
 
 
 def _load(packed: bytes) -> CallSignature:

@@ -24,28 +24,11 @@ from shoal._api.placement_group import (
     get_current_placement_group,
 )
 from shoal._api.scheduling import PlacementGroupSchedulingStrategy, wish_of
-from shoal._api.session import Session, current_session
+from shoal._api.session import Session
 from shoal._core.base.resources import ResourceSet
-from shoal._core.owner.calls import DYNAMIC, STREAMING, CallTemplate
-from shoal._core.owner.leases import SchedulingClass
+from shoal._core.process import templates
 from shoal._core.process.context import worker_state
-from shoal._core.serial import functions
-from shoal._core.serial.serializer import serialize
-from shoal._core.wire.worker_messages import FUNCTION, METHOD, Callable_
-
-_RETURN_MODES = {"streaming": STREAMING, "dynamic": DYNAMIC}
-
-
-def returns_code(num_returns: int | str) -> int:
-    """How many values come back, as the wire has it."""
-    return num_returns if isinstance(num_returns, int) else _RETURN_MODES[num_returns]
-
-
-def packed_exceptions(wanted: Any) -> bytes | None:
-    """``retry_exceptions`` for the executor: True, or a tuple of classes."""
-    if not wanted:
-        return None
-    return serialize(True if wanted is True else tuple(wanted)).to_bytes()
+from shoal._core.process.templates import CallTemplate, SchedulingClass
 
 
 def environment_key(session: Session, env: Mapping[str, Any] | None) -> str:
@@ -55,30 +38,23 @@ def environment_key(session: Session, env: Mapping[str, Any] | None) -> str:
         return ""
     text = json.dumps(merged, sort_keys=True, default=repr)
     key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return session.native.environment(key, merged)
+    known: str = session.native.environment(key, merged)
+    return known
 
 
 def task_template(
     function: Callable[..., Any], options: Mapping[str, Any], *, is_generator: bool
 ) -> CallTemplate:
     """What every task of a function with these options shares."""
-    key, pickled = functions.export(function)
     max_retries = options.get("max_retries")
-    if max_retries is None:
-        max_retries = DEFAULT_MAX_RETRIES
-    definition = Callable_(
-        0,
-        FUNCTION,
-        key,
-        getattr(function, "__name__", type(function).__name__),
-        pickled,
-        returns=returns_code(resolve_num_returns(options, is_generator=is_generator)),
-        flush=max_retries == 0,
-        retry_exceptions=packed_exceptions(options.get("retry_exceptions")),
+    return templates.task_template(
+        function,
+        num_returns=resolve_num_returns(options, is_generator=is_generator),
+        max_retries=DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
+        retry_exceptions=options.get("retry_exceptions"),
         backpressure=options.get("_generator_backpressure_num_objects") or -1,
         max_calls=resolve_max_calls(options),
     )
-    return CallTemplate(definition, max_retries)
 
 
 def encode_strategy(
@@ -131,32 +107,3 @@ def task_class(
         encode_strategy(options, request, what),
     )
     return sclass
-
-
-def method_template(class_name: str, name: str, meta: Mapping[str, Any]) -> CallTemplate:
-    """What every call of an actor's method shares."""
-    definition = Callable_(
-        0,
-        METHOD,
-        b"",
-        meta.get("name") or f"{class_name}.{name}",
-        None,
-        method=name,
-        returns=meta["returns"],
-        flush=True,
-        retry_exceptions=meta.get("retry_exceptions"),
-        group=meta.get("group") or "",
-        backpressure=meta.get("backpressure") or -1,
-    )
-    return CallTemplate(definition, meta.get("max_task_retries") or 0)
-
-
-__all__ = [
-    "current_session",
-    "environment_key",
-    "method_template",
-    "packed_exceptions",
-    "returns_code",
-    "task_class",
-    "task_template",
-]

@@ -140,6 +140,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 class InitArguments:
     """What ``init`` was asked for, checked."""
 
+    address: str | None
+    """The session to join: its address, or "auto"; None: start a new one."""
     num_cpus: float | None
     """CPUs to share out; None: as many as there are."""
     num_gpus: float | None
@@ -205,7 +207,7 @@ def parse_init_arguments(
     values = {**PARAMETERS, **HIDDEN_PARAMETERS, **_modern_names(given)}
     _check_removed(values)
     _check_types(values)
-    _check_address(values, environment)
+    address = _checked_address(values, environment)
     _check_not_yet(values)
     resources = _checked_resources(values)
     labels = values["labels"] or {}
@@ -219,6 +221,7 @@ def parse_init_arguments(
     if log_to_driver is None:
         log_to_driver = _variable("LOG_TO_DRIVER", environment) not in ("0", "false")
     return InitArguments(
+        address=address,
         num_cpus=values["num_cpus"],
         num_gpus=values["num_gpus"],
         resources=resources,
@@ -321,8 +324,10 @@ def _check_types(values: Mapping[str, Any]) -> None:
             )
 
 
-def _check_address(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """Pass if a new local session is asked for; else say why it can't be joined."""
+def _checked_address(
+    values: Mapping[str, Any], environment: Mapping[str, str]
+) -> str | None:
+    """The local session to join; None if a new one is asked for."""
     address, origin = values["address"], "address"
     if address in (None, "auto"):
         for variable in ("SHOAL_ADDRESS", "RAY_ADDRESS"):
@@ -330,41 +335,44 @@ def _check_address(values: Mapping[str, Any], environment: Mapping[str, str]) ->
                 address, origin = environment[variable], variable
                 break
     if address in (None, "local"):
-        return
-    if address == "auto":
-        raise ConnectionError(
-            "Could not find a running cluster to connect to. Leave address out, or use "
-            "address='local', to start one on this machine."
-        )
-    host, colon, port = address.rpartition(":")
-    if "://" in address:
-        if not address.startswith(("ray://", "shoal://")):
-            raise ValueError(
-                f"Malformed {origin} {address!r}: use 'local', 'auto', 'host:port' or "
-                "'ray://host:port'."
-            )
-    elif not (colon and host and port.isdigit()):
+        return None
+    is_local = address == "auto" or address.startswith(("unix:/", "/"))
+    if not is_local and not _names_a_cluster(address):
         raise ValueError(
-            f"Malformed {origin} {address!r}: use 'local', 'auto', 'host:port' or "
-            "'ray://host:port'."
+            f"Malformed {origin} {address!r}: use 'local', 'auto', 'unix:/directory', "
+            "'host:port' or 'ray://host:port'."
         )
-    else:
-        # Which resources a cluster has is not for one of its drivers to say.
-        settled = [
-            name
-            for name in _ONLY_FOR_NEW_CLUSTERS
-            if values[name] not in (None, {}) and values[name] is not False
-        ]
-        if settled:
-            raise ValueError(
-                f"When connecting to an existing cluster, {', '.join(settled)} must "
-                "not be given."
-            )
+    if "://" not in address:
+        _check_nothing_settled(values)
+    if is_local:
+        return str(address)
     raise ConnectionError(
         f"Could not connect to {address!r} (given by {origin}): this version runs on "
         "one machine and joins no cluster. Use address='local', or set "
         "SHOAL_ADDRESS=local."
     )
+
+
+def _names_a_cluster(address: str) -> bool:
+    """Whether an address has the form of a cluster's on a network."""
+    if "://" in address:
+        return address.startswith(("ray://", "shoal://"))
+    host, colon, port = address.rpartition(":")
+    return bool(colon and host and port.isdigit())
+
+
+def _check_nothing_settled(values: Mapping[str, Any]) -> None:
+    """Which resources a cluster has is not for one of its drivers to say."""
+    settled = [
+        name
+        for name in _ONLY_FOR_NEW_CLUSTERS
+        if values[name] not in (None, {}) and values[name] is not False
+    ]
+    if settled:
+        raise ValueError(
+            f"When connecting to an existing cluster, {', '.join(settled)} must "
+            "not be given."
+        )
 
 
 def _check_not_yet(values: Mapping[str, Any]) -> None:

@@ -194,6 +194,8 @@ def placement_group(
             f"The name of a placement group must be a str, but is {name!r} of type "
             f"{type(name).__name__}."
         )
+    selectors = _checked_selectors(bundle_label_selector, len(bundles))
+    soft_target = _checked_target(_soft_target_node_id, chosen)
     native = current_session().native
     group_id = native.groups.create(
         resources,
@@ -201,9 +203,9 @@ def placement_group(
         name=name or "",
         namespace=native.namespace,
         detached=lifetime == "detached",
-        selectors=_checked_selectors(bundle_label_selector, len(bundles)),
+        selectors=selectors,
         same_label=same_label,
-        soft_target=_checked_target(_soft_target_node_id, chosen),
+        soft_target=soft_target,
     )
     specs = [one.to_floats() for one in resources]
     return PlacementGroup(PlacementGroupID(group_id), specs)
@@ -286,7 +288,12 @@ def placement_group_table(
 
 
 def check_request_fits(
-    group: PlacementGroup, index: int, request: ResourceSet, what: str, creation: bool
+    group: PlacementGroup,
+    index: int,
+    request: ResourceSet,
+    what: str,
+    *,
+    creation: bool,
 ) -> None:
     """Refuse what the group can never hold.
 

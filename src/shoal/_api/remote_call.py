@@ -9,7 +9,15 @@ it do not solve.  Nothing here runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 from shoal._core.base.object_ref import ObjectRef
 
@@ -41,11 +49,11 @@ class RemoteCall(Generic[F_co]):
 
         @overload
         def remote(
-            self: "RemoteCall[Callable[_P, _Out]]", *args: _P.args, **kwargs: _P.kwargs
+            self: RemoteCall[Callable[_P, _Out]], *args: _P.args, **kwargs: _P.kwargs
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _P], _Out]]",
+            self: RemoteCall[Callable[Concatenate[_A, _P], _Out]],
             a: _A | ObjectRef[_A],
             /,
             *args: _P.args,
@@ -53,7 +61,7 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _P], _Out]]",
+            self: RemoteCall[Callable[Concatenate[_A, _B, _P], _Out]],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             /,
@@ -62,7 +70,7 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _P], _Out]]",
+            self: RemoteCall[Callable[Concatenate[_A, _B, _C, _P], _Out]],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -72,7 +80,7 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _P], _Out]]",
+            self: RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _P], _Out]],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -83,7 +91,7 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _P], _Out]]",
+            self: RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _P], _Out]],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -95,7 +103,7 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _F, _P], _Out]]",
+            self: RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _F, _P], _Out]],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -108,7 +116,9 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _P], _Out]]",
+            self: RemoteCall[
+                Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _P], _Out]
+            ],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -122,7 +132,9 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _H, _P], _Out]]",
+            self: RemoteCall[
+                Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _H, _P], _Out]
+            ],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -137,7 +149,9 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _H, _I, _P], _Out]]",
+            self: RemoteCall[
+                Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _H, _I, _P], _Out]
+            ],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],
@@ -153,7 +167,9 @@ class RemoteCall(Generic[F_co]):
         ) -> _Out: ...
         @overload
         def remote(
-            self: "RemoteCall[Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _H, _I, _J, _P], _Out]]",
+            self: RemoteCall[
+                Callable[Concatenate[_A, _B, _C, _D, _E, _F, _G, _H, _I, _J, _P], _Out]
+            ],
             a: _A | ObjectRef[_A],
             b: _B | ObjectRef[_B],
             c: _C | ObjectRef[_C],

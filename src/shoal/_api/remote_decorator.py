@@ -19,6 +19,10 @@ _R = TypeVar("_R")
 _Y = TypeVar("_Y")
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
+_HOW_TO_USE = (
+    "use @remote without arguments, or with options by name, such as "
+    "@remote(num_cpus=2)"
+)
 
 
 class ClassLike(Protocol[_P, _T_co]):
@@ -100,10 +104,8 @@ def remote(*targets: Any, **options: Any) -> Any:
     """
     if len(targets) == 1 and not options and callable(targets[0]):
         return _make(targets[0], {})
-    assert not targets and options, (
-        "use @remote without arguments, or with options by name, such as "
-        "@remote(num_cpus=2)"
-    )
+    assert options, _HOW_TO_USE
+    assert not targets, _HOW_TO_USE
 
     def decorate(target: Any) -> Any:
         return _make(target, options)

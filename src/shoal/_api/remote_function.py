@@ -6,15 +6,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, Unpack, overload
 
-from shoal._api.calling import current_session, task_class, task_template
+from shoal._api.calling import task_class, task_template
 from shoal._api.generators import ObjectRefGenerator
 from shoal._api.option_types import TaskOptions
 from shoal._api.options import validate_task_options
 from shoal._api.remote_call import F_co, RemoteCall
+from shoal._api.session import Session, current_session
 from shoal._api.signatures import CallSignature, signature_of
-from shoal._api.session import Session
 from shoal._core.base.object_ref import ObjectRef
-from shoal._core.owner.calls import STREAMING
+from shoal._core.process.templates import STREAMING
 
 _P = ParamSpec("_P")
 

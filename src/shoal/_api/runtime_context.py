@@ -140,9 +140,15 @@ class RuntimeContext:
 
     @property
     def gcs_address(self) -> str:
-        """Where the control store is; ``"local"`` as it listens on no address."""
-        _session()
-        return "local"
+        """What another program of this user gives to ``init`` to join this session.
+
+        ``unix:`` and the session's directory; ``"local"`` in local mode, which no
+        other program can join.
+        """
+        session = _session()
+        if session.arguments is not None and session.arguments.local_mode:
+            return "local"
+        return f"unix:{session.native.info['session_dir']}"
 
     # -- task ----------------------------------------------------------------------
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shoal._core.serial.pickler import deregister_serializer, register_serializer
+from shoal._core.process.serializers import deregister_serializer, register_serializer
 
 __all__ = ["deregister_serializer", "register_serializer"]

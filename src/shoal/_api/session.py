@@ -24,6 +24,12 @@ from shoal._core.base.object_ref import hooks
 from shoal._core.io import host_stats, interrupts
 from shoal._core.process.context import worker_state
 from shoal._core.process.driver import Driver
+from shoal._core.process.joining import (
+    LocalSession,
+    describe_job,
+    join_newest,
+    join_session,
+)
 from shoal._core.process.native import NativeSession
 from shoal._core.process.session import current
 from shoal._core.process.supervisor import start_local
@@ -37,7 +43,7 @@ class Session:
     """What ``init`` made: the native session and the facts users ask for."""
 
     def __init__(
-        self, native: Any, arguments: InitArguments | None, driver: Driver | None
+        self, native: Any, arguments: InitArguments | None, driver: Any
     ) -> None:
         self.native = native
         self.arguments = arguments
@@ -157,7 +163,25 @@ class RayContext(Mapping[str, Any]):
 
 
 def init(address: str | None = None, **options: Any) -> RayContext:
-    """Start a session on this machine."""
+    """Start a session on this machine, or join one that runs here.
+
+    Args:
+        address: None or ``"local"``: a new session, always (None: unless
+            ``SHOAL_ADDRESS`` or ``RAY_ADDRESS`` is set, which is taken then).
+            ``"auto"``: this user's running session that was started last.  What
+            ``get_runtime_context().gcs_address`` is in another program: its session.
+        options: the other parameters of Ray's ``init``.  What the node has
+            (``num_cpus``, ``resources``, …) can't be given when joining.
+
+    A program that joins has a job of its own: its import path, folder and namespace
+    hold for its workers alone, and what it made ends with it, but for detached actors.
+    The session ends with the program that started it.
+
+    Raises:
+        ConnectionError: there is no such session to join.
+        RuntimeError: a session runs in this program already; an unknown parameter.
+        TypeError, ValueError: a parameter is not as it must be.
+    """
     with _State.lock:
         given = {"address": address, **options}
         if running_session() is not None:
@@ -178,9 +202,8 @@ def init(address: str | None = None, **options: Any) -> RayContext:
         return RayContext(session)
 
 
-def _start(arguments: InitArguments) -> Session:
-    arguments = with_job_config(arguments)
-    set_up_driver_logging(arguments)
+def _node_settings(arguments: InitArguments) -> dict[str, Any]:
+    """What the daemon of a new session is told of its node."""
     host = host_stats.detect_host(os.environ)
     arena = arguments.object_store_bytes or min(
         int(host.memory.available * OBJECT_STORE_FRACTION), OBJECT_STORE_MAX_BYTES
@@ -200,33 +223,62 @@ def _start(arguments: InitArguments) -> Session:
     }
     if host.accelerator:
         resources[f"accelerator_type:{host.accelerator}"] = 1.0
-    namespace = arguments.namespace or str(uuid.uuid4())
-    settings = {
+    return {
         "resources": {name: amount for name, amount in resources.items() if amount},
         "arena_bytes": arena,
         "prestart": max(1, min(int(cpus), host.cpus)),
-        "log_to_driver": arguments.log_to_driver,
         "node_name": arguments.node_name or "127.0.0.1",
         "labels": arguments.labels,
-        "session": {
-            "namespace": namespace,
-            "runtime_env": arguments.runtime_env,
-            "labels": arguments.labels,
-            "as_ray": is_installed_as_ray(),
-            "main_module": _main_module(),
-            "logging": logging_facts(arguments.logging_config),
-        },
     }
-    local = start_local(settings, arguments.temp_dir)
-    driver = Driver(local, log_to_driver=arguments.log_to_driver)
+
+
+def _job_facts(arguments: InitArguments) -> dict[str, Any]:
+    """What every process of this program's job is told."""
+    return {
+        "namespace": arguments.namespace or str(uuid.uuid4()),
+        "runtime_env": arguments.runtime_env,
+        "as_ray": is_installed_as_ray(),
+        "main_module": _main_module(),
+        "logging": logging_facts(arguments.logging_config),
+    }
+
+
+def _start(arguments: InitArguments) -> Session:
+    arguments = with_job_config(arguments)
+    set_up_driver_logging(arguments)
+    if arguments.local_mode:
+        return _start_local_mode(arguments)
+    facts = _job_facts(arguments)
+    job = describe_job(facts, log_to_driver=arguments.log_to_driver)
+    daemon = None
+    if arguments.address is None:
+        settings = _node_settings(arguments)
+        local, daemon = start_local(settings, job, arguments.temp_dir)
+    elif arguments.address == "auto":
+        local = join_newest(arguments.temp_dir, job)
+    else:
+        local = join_session(arguments.address, job)
+    driver = Driver(local, daemon)
     driver.start()
-    native = NativeSession(local.peer, local.config["session"])
+    native = NativeSession(local.peer, local.facts)
     session = Session(native, arguments, driver)
     session.address_info = _address_info(local)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and (
         threading.current_thread() is threading.main_thread()
     ):
         interrupts.install(_always)
+    return session
+
+
+def _start_local_mode(arguments: InitArguments) -> Session:
+    """A session without processes; few programs want it, so it is imported late."""
+    from shoal._core.process.local_mode import LocalModeSession  # noqa: PLC0415
+
+    settings = _node_settings(arguments)
+    settings["session"] = {**_job_facts(arguments), "labels": arguments.labels}
+    session = Session(None, arguments, None)
+    session.native = session.driver = LocalModeSession(settings, session.renew)
+    session.address_info = session.driver.address_info
     return session
 
 
@@ -244,7 +296,7 @@ def _always() -> bool:
     return True
 
 
-def _address_info(local: Any) -> dict[str, Any]:
+def _address_info(local: LocalSession) -> dict[str, Any]:
     return {
         "node_ip_address": "127.0.0.1",
         "redis_address": None,
@@ -253,8 +305,8 @@ def _address_info(local: Any) -> dict[str, Any]:
         "webui_url": "",
         "session_dir": local.session_dir,
         "metrics_export_port": 0,
-        "gcs_address": "local",
-        "address": "local",
+        "gcs_address": local.address,
+        "address": local.address,
         "dashboard_agent_listen_port": 0,
         "node_id": local.node_id.hex(),
     }

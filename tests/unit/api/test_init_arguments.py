@@ -150,7 +150,6 @@ def test_local_sessions(address):
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("auto", "Could not find a running cluster"),
         ("10.0.0.1:6379", "joins no cluster"),
         ("ray://10.0.0.1:10001", "joins no cluster"),
     ],
@@ -160,7 +159,16 @@ def test_clusters_can_not_be_joined(address, message):
         parse(address=address)
 
 
-@pytest.mark.parametrize("address", ["somewhere", ":6379", "host:", "http://x:1", ""])
+@pytest.mark.parametrize("address", ["auto", "unix:/a/session_1", "/a/session_1"])
+def test_local_sessions_can_be_joined(address):
+    assert parse(address=address).address == address
+    assert parse({"SHOAL_ADDRESS": address}).address == address
+    assert parse().address is None
+
+
+@pytest.mark.parametrize(
+    "address", ["somewhere", ":6379", "host:", "http://x:1", "", "unix:relative"]
+)
 def test_malformed_addresses(address):
     with pytest.raises(ValueError, match="Malformed address"):
         parse(address=address)
@@ -180,8 +188,9 @@ def test_malformed_addresses(address):
     ],
 )
 def test_what_a_cluster_has_is_settled(given):
-    with pytest.raises(ValueError, match=f"existing cluster, {next(iter(given))}"):
-        parse(address="10.0.0.1:6379", **given)
+    for address in ("10.0.0.1:6379", "unix:/a/session_1", "auto"):
+        with pytest.raises(ValueError, match=f"existing cluster, {next(iter(given))}"):
+            parse(address=address, **given)
 
 
 def test_an_empty_configuration_settles_nothing():

@@ -83,15 +83,17 @@ class ObjectRef(Generic[T_co]):
         return f"ObjectRef({self._id.hex()})"
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        return self.as_future().__await__()  # type: ignore[no-any-return]
+        return self.as_future().__await__()
 
     def as_future(self) -> asyncio.Future[T_co]:
         """An ``asyncio`` future of the value, bound to the running event loop."""
-        return hooks.as_asyncio(self)  # type: ignore[return-value]
+        future: asyncio.Future[T_co] = hooks.as_asyncio(self)
+        return future
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value."""
-        return hooks.as_future(self)  # type: ignore[return-value]
+        future: concurrent.futures.Future[T_co] = hooks.as_future(self)
+        return future
 
     def hex(self) -> str:
         """The id in hexadecimal, 56 digits."""

@@ -12,6 +12,7 @@ old process is told from news of the present one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from shoal._core.wire.control_messages import (
@@ -30,6 +31,8 @@ from shoal._core.wire.node_messages import DemandInfeasible
 
 #: Dead actors kept for people to look at; the oldest go first.
 DEAD_KEPT_MAX = 10_000
+#: How long the news of an actor's creation may be behind its first handle.
+REGISTRATION_GRACE_S = 1.0
 
 
 class ActorPort(Protocol):
@@ -46,6 +49,15 @@ class ActorPort(Protocol):
 
     def end_worker(self, worker_id: bytes, *, graceful: bool, reason: str) -> None:
         """End the process of an actor."""
+
+    def actor_over(self, actor_id: bytes) -> None:
+        """An actor is dead for good."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def call_at(self, when: float, action: Callable[[], None]) -> None:
+        """Run ``action`` at about ``when``."""
 
 
 class ActorRow:
@@ -106,6 +118,8 @@ class ControlActors:
         self._names: dict[tuple[str, str], bytes] = {}
         self._by_worker: dict[bytes, bytes] = {}
         self._dead: dict[bytes, None] = {}
+        #: actors asked about before they were registered -> who asked
+        self._early: dict[bytes, dict[bytes, None]] = {}
 
     # -- registration ------------------------------------------------------------
 
@@ -128,6 +142,9 @@ class ControlActors:
             self._port.send(client, reply)
             return
         row = self.rows[spec.actor_id] = ActorRow(spec)
+        for watcher in self._early.pop(spec.actor_id, ()):
+            row.watchers[watcher] = None
+            self._port.send(watcher, row.update())
         if spec.name:
             self._names[key] = spec.actor_id
         self._port.send(client, ActorRegistered(message.request, spec))
@@ -154,11 +171,20 @@ class ControlActors:
         """A process wants to know how an actor is, now and from now on."""
         row = self.rows.get(actor_id)
         if row is None:
-            cause = "it is not on record (its session ended, or it died long ago)"
-            self._port.send(client, ActorUpdate(actor_id, DEAD, "", 1 << 30, cause))
+            # A handle may travel faster than the news of its actor's creation.
+            self._early.setdefault(actor_id, {})[client] = None
+            self._port.call_at(
+                self._port.now() + REGISTRATION_GRACE_S,
+                lambda: self._give_up_on(actor_id),
+            )
             return
         row.watchers[client] = None
         self._port.send(client, row.update())
+
+    def _give_up_on(self, actor_id: bytes) -> None:
+        cause = "it is not on record (its session ended, or it died long ago)"
+        for client in self._early.pop(actor_id, ()):
+            self._port.send(client, ActorUpdate(actor_id, DEAD, "", 1 << 30, cause))
 
     # -- life --------------------------------------------------------------------
 
@@ -248,6 +274,13 @@ class ControlActors:
                 row.is_ending = True
                 self._end(row, f"the process that owns it ended ({cause})")
 
+    def has_living(self, job_id: bytes) -> bool:
+        """Whether an actor of a job lives, or will."""
+        return any(
+            row.spec.job_id == job_id and row.state != DEAD
+            for row in self.rows.values()
+        )
+
     def on_client_gone(self, client: bytes) -> None:
         """A process ended: tell it nothing more."""
         for row in self.rows.values():
@@ -272,6 +305,7 @@ class ControlActors:
             oldest = next(iter(self._dead))
             del self._dead[oldest], self.rows[oldest]
         self._tell(row)
+        self._port.actor_over(row.spec.actor_id)
 
     def _tell(self, row: ActorRow) -> None:
         update = row.update()

@@ -71,7 +71,3 @@ class ControlJobs:
     def get(self, job_id: bytes) -> Job | None:
         """The job of an id, over or not."""
         return self._rows.get(job_id)
-
-    def of_driver(self, driver: bytes) -> Job | None:
-        """The job of a driver that is there."""
-        return self._by_driver.get(driver)

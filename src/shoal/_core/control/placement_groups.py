@@ -234,9 +234,7 @@ class ControlGroups:
         """A node took the resources aside, or could not."""
         row = self._row_of(message.group_id, message.attempt)
         if row is None or node_id not in row.awaited or row.asked != TO_PREPARE:
-            # It belongs to an attempt that is over.
-            if message.ok:
-                self._return(node_id, message.group_id, message.attempt)
+            # The attempt is over, and the node was told so behind this question.
             return
         del row.awaited[node_id]
         if not message.ok:

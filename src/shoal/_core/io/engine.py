@@ -32,6 +32,7 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+from shoal._core.io import interrupts
 from shoal._core.wire.frame import FrameError, FrameReader, encode
 
 TICK_S = 0.005
@@ -309,7 +310,8 @@ class Engine:
 
     def turn(self, timeout: float) -> None:
         """Poll once and handle what came.  The caller leads."""
-        events = self._poll(timeout)
+        # A turn that does not wait is taken in the middle of other things.
+        events = self._poll(timeout) if timeout else self._epoll.poll(0)
         with self.lock:
             handlers = self._handlers
             for fd, mask in events:
@@ -317,7 +319,7 @@ class Engine:
                 if handler is not None:
                     try:
                         handler(mask)
-                    except Exception:
+                    except Exception:  # noqa: BLE001 - reported, and others go on
                         self._report_bug()
             if self._timers:
                 self._run_timers()
@@ -334,7 +336,7 @@ class Engine:
     def _report_bug(self) -> None:
         # A handler must not raise; what it was doing is lost, so say so loudly
         # and go on: other work of the process is unharmed.
-        print(f"shoal internal error in {self.name}:", file=sys.stderr)
+        sys.stderr.write(f"shoal internal error in {self.name}:\n")
         traceback.print_exc()
 
     def _run_callbacks(self) -> None:
@@ -374,6 +376,8 @@ class Engine:
             if deadline is not None and monotonic() >= deadline:
                 self.turn(0)
                 return True
+            if interrupts.pending:
+                interrupts.check()
             self.turn(self._timeout(deadline))
         return True
 
@@ -384,18 +388,26 @@ class Engine:
                 return True
             sleep = waiter.prepare_sleep()
             self._followers.append(waiter)
+        goes_on_to_lead = False
         try:
             if not self._lead.locked():
+                goes_on_to_lead = True
                 return False
+            if interrupts.pending:
+                interrupts.check()
             timeout = -1.0 if deadline is None else max(0.0, deadline - monotonic())
             self._sleep(sleep, timeout)
             if deadline is not None and monotonic() >= deadline:
                 return True
+            goes_on_to_lead = not waiter.is_done
             return waiter.is_done
         finally:
             with self.lock:
                 if waiter in self._followers:
                     self._followers.remove(waiter)
+                # It may have been promoted just as its time was up.
+                if not goes_on_to_lead and not self._lead.locked() and self._followers:
+                    self._followers[0].rouse()
 
     def _sleep(self, lock: threading.Lock, timeout: float) -> bool:
         return lock.acquire(timeout=timeout)
@@ -495,10 +507,18 @@ class Engine:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5)
+        # Another thread may lead: it looks up now, and must not find these closed.
+        is_mine = self._lead.acquire(timeout=1)
         self._epoll.close()
         os.close(self._wake_fd)
+        if is_mine:
+            self._lead.release()
 
     @property
     def is_closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._is_closed
+
+
+interrupts.interruptible(Engine._poll)
+interrupts.interruptible(Engine._sleep)

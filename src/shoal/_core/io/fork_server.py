@@ -117,7 +117,7 @@ def _preload(modules: list[str]) -> None:
         try:
             __import__(name)
         except ImportError as error:
-            print(f"cannot preload {name}: {error}", file=sys.stderr)
+            sys.stderr.write(f"cannot preload {name}: {error}\n")
     gc.collect()
     gc.freeze()
 
@@ -146,7 +146,7 @@ def _become_worker(
             os.close(fd)
         worker_main(request)
         status = 0
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the process's last words
         sys.excepthook(type(error), error, error.__traceback__)
     finally:
         # The interpreter's own exit would run what the fork server registered.

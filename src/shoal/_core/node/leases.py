@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from shoal._core.base.resources import Allocation, ResourceSet
+from shoal._core.node.worker_pool import WorkerKind
 from shoal._core.wire.control_messages import ActorSpec
 
 
@@ -26,6 +27,7 @@ class LeaseRequest:
         "incarnation",
         "is_delayed",
         "is_told",
+        "job",
         "name",
         "number",
         "placement",
@@ -36,6 +38,7 @@ class LeaseRequest:
     def __init__(
         self,
         client: bytes,
+        job: bytes,
         number: int,
         demand: ResourceSet,
         env: str,
@@ -45,6 +48,7 @@ class LeaseRequest:
         strategy: list[Any] | None = None,
     ) -> None:
         self.client = client
+        self.job = job
         self.number = number
         self.demand = demand
         #: what must be free to be placed (actors: more than they hold)
@@ -62,6 +66,11 @@ class LeaseRequest:
         self.is_told = False
         #: the owner was asked to run what it waits for itself, if it can
         self.is_delayed = False
+
+    @property
+    def kind(self) -> WorkerKind:
+        """The kind of worker that it asks for."""
+        return self.job, self.env
 
     @property
     def key(self) -> tuple[bytes, int]:

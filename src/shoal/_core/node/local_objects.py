@@ -35,6 +35,8 @@ class LocalObjects:
         self.table = ObjectTable(Arena(capacity))
         self._owners: dict[bytes, str] = {}
         self._waiting: deque[tuple[bytes, CreateObject]] = deque()
+        #: objects being written -> (client, request) of those who asked to read them
+        self._awaiting_seal: dict[bytes, list[tuple[bytes, int]]] = {}
 
     def on_create(self, client: bytes, message: CreateObject) -> None:
         """A client wants to write an object."""
@@ -71,7 +73,8 @@ class LocalObjects:
         return (
             f"an object of {message.size:,} bytes finds no room: the store of "
             f"{self._capacity:,} bytes holds {arena.object_count} objects that are all "
-            f"still referenced, and its largest hole is {arena.largest_hole_bytes:,} bytes. "
+            "still referenced, and its largest hole is "
+            f"{arena.largest_hole_bytes:,} bytes. "
             "Drop refs you no longer need, or give the store more memory with "
             "init(object_store_memory=...)."
         )
@@ -88,17 +91,36 @@ class LocalObjects:
         if not self.table.seal(object_id, client):
             self._forget_if_gone(object_id)
             self._serve_waiting()
+        for reader, request in self._awaiting_seal.pop(object_id, ()):
+            place = self.table.locate(object_id)
+            self._answer_pin(reader, request, place)
+            if place is None and request and object_id in self.table:
+                self.table.unpin(object_id, reader)
 
     def on_pin(self, client: bytes, message: PinObject) -> None:
         """A client wants to read an object."""
-        place = self.table.pin(message.object_id, client)
-        offset, size = place if place is not None else (-1, 0)
-        self._port.send(client, ObjectPinned(message.request, offset, size))
+        object_id = message.object_id
+        place = self.table.pin(object_id, client)
+        if place is None and self.table.pin_ahead(object_id, client):
+            # The news of the object came before its writer's word that it is done.
+            waiting = self._awaiting_seal.setdefault(object_id, [])
+            waiting.append((client, message.request))
+        else:
+            self._answer_pin(client, message.request, place)
+
+    def _answer_pin(
+        self, client: bytes, request: int, place: tuple[int, int] | None
+    ) -> None:
+        if request:  # 0: the owner, who knows the place and asks for none
+            offset, size = place if place is not None else (-1, 0)
+            self._port.send(client, ObjectPinned(request, offset, size))
 
     def on_unpin(self, client: bytes, object_ids: list[bytes]) -> None:
         """A client has done with reading."""
         for object_id in object_ids:
-            self.table.unpin(object_id, client)
+            # It may be gone with a writer that died before it was sealed.
+            if object_id in self.table:
+                self.table.unpin(object_id, client)
             self._forget_if_gone(object_id)
         self._serve_waiting()
 
@@ -116,6 +138,9 @@ class LocalObjects:
     def on_client_gone(self, client: bytes) -> None:
         """A process ended: its pins, its half-written objects and what it owned go."""
         self.table.client_gone(client)
+        for object_id in [key for key in self._awaiting_seal if key not in self.table]:
+            for reader, request in self._awaiting_seal.pop(object_id):
+                self._answer_pin(reader, request, None)
         address = client.hex()
         owned = [key for key, owner in self._owners.items() if owner == address]
         for object_id in owned:

@@ -23,6 +23,7 @@ from shoal._core.node.worker_pool import (
     LEASED,
     STARTING,
     PoolWorker,
+    WorkerKind,
     WorkerPool,
 )
 from shoal._core.wire.control_messages import ActorSpec
@@ -131,6 +132,8 @@ class NodeMachine:
         self.objects = LocalObjects(port, arena_bytes)
         self.line = LeaseLine()
         self.leases: dict[int, NodeLease] = {}
+        #: the job of each driver that is here
+        self.drivers: dict[bytes, bytes] = {}
         self.environments: dict[str, dict[str, Any]] = {"": {}}
         self.gone: dict[bytes, WorkerGone] = {}
         self._lease_numbers = count(1)
@@ -166,11 +169,40 @@ class NodeMachine:
         handler(client, message)
         return True
 
+    # -- drivers -----------------------------------------------------------------
+
+    def on_driver_joined(self, driver: bytes, job: bytes) -> None:
+        """A driver said hello."""
+        self.drivers[driver] = job
+
+    def prestart(self, job: bytes, number: int) -> None:
+        """Fork workers that the driver will want soon."""
+        for _ in range(number):
+            self.start_worker((job, ""))
+
+    def on_driver_gone(self, driver: bytes, pid: int, cause: str) -> None:
+        """A driver left: what it leased ends, and what waits for its job."""
+        job = self.drivers.pop(driver)
+        for worker in self.workers.unused_of(job):
+            self.workers.retire(worker)
+            worker.exit_cause = "its job is over"
+            worker.exit_intended = True
+            self._port.kill(worker.pid)
+        self._client_gone(WorkerGone(driver, pid, None, True, cause))
+
+    def _job_of(self, client: bytes) -> bytes | None:
+        worker = self.workers.workers.get(client)
+        return self.drivers.get(client) if worker is None else worker.job
+
     # -- leases ------------------------------------------------------------------
 
     def _on_request_lease(self, client: bytes, message: RequestLease) -> None:
+        job = self._job_of(client)
+        if job is None:  # it is leaving
+            return
         request = LeaseRequest(
             client,
+            job,
             message.request,
             ResourceSet.from_units(message.demand),
             message.env,
@@ -234,7 +266,7 @@ class NodeMachine:
         """Grant what can be granted; start workers for what could be."""
         # Placement groups come first: single leases would never leave them room.
         waits = self._port.offer_room()
-        starts: dict[str, int] = {}
+        starts: dict[WorkerKind, int] = {}
         for request in self.line:
             pool = self.destinations.of(request).pool
             if pool is None:
@@ -243,11 +275,11 @@ class NodeMachine:
                 if not pool.fits_now(request.placement):
                     waits = True
                     break
-                worker = self.workers.take_idle(request.env)
+                worker = self.workers.take_idle(request.kind)
                 if worker is None:
                     if not self._delays(request):
                         missing = _count_fitting(pool, request)
-                        starts[request.env] = starts.get(request.env, 0) + missing
+                        starts[request.kind] = starts.get(request.kind, 0) + missing
                     waits = True
                     break
                 self._grant(request, worker, pool)
@@ -272,20 +304,20 @@ class NodeMachine:
             self._port.call_at(now + DELAY_S, self.schedule)
         return now < request.asked_at + DELAY_S
 
-    def _start_workers(self, starts: dict[str, int]) -> None:
+    def _start_workers(self, starts: dict[WorkerKind, int]) -> None:
         """Start as many workers as resources would let run, a few at a time."""
-        for env, wanted in starts.items():
+        for kind, wanted in starts.items():
             starting = self.workers.starting_count()
             room = max(2, 2 * self.cpu_count) - starting
-            fresh = min(wanted - self.workers.starting_count(env), room)
+            fresh = min(wanted - self.workers.starting_count(kind), room)
             for _ in range(fresh):
-                self.start_worker(env)
+                self.start_worker(kind)
 
-    def start_worker(self, env: str) -> None:
-        """Fork a worker for an environment."""
+    def start_worker(self, kind: WorkerKind) -> None:
+        """Fork a worker for an environment of a job."""
         worker_id = self._port.new_id()
-        self.workers.add(worker_id, env, self._port.now())
-        self._port.start_worker(worker_id, self.environments[env])
+        worker = self.workers.add(worker_id, kind, self._port.now())
+        self._port.start_worker(worker_id, self.environments[worker.env])
 
     def _grant(
         self, request: LeaseRequest, worker: PoolWorker, pool: ResourcePool
@@ -409,6 +441,7 @@ class NodeMachine:
         """Find a worker for an actor."""
         request = LeaseRequest(
             ACTOR_CLIENT,
+            spec.job_id,
             next(self._actor_requests),
             ResourceSet.from_units(spec.running_demand),
             spec.env,
@@ -517,10 +550,7 @@ class NodeMachine:
             worker.exit_intended,
             worker.exit_cause or _how_it_ended(status),
         )
-        self._remember(gone)
-        self._client_gone(worker_id)
-        self._port.broadcast(gone)
-        self.schedule()
+        self._client_gone(gone)
         return gone
 
     def _remember(self, gone: WorkerGone) -> None:
@@ -528,7 +558,9 @@ class NodeMachine:
         if len(self.gone) > GONE_KEPT_MAX:
             del self.gone[next(iter(self.gone))]
 
-    def _client_gone(self, client: bytes) -> None:
+    def _client_gone(self, gone: WorkerGone) -> None:
+        self._remember(gone)
+        client = gone.worker_id
         self.line.drop_client(client)
         self.objects.on_client_gone(client)
         for lease in [one for one in self.leases.values() if one.client == client]:
@@ -537,10 +569,12 @@ class NodeMachine:
             worker.exit_cause = "was ended because the owner of its task died"
             worker.exit_intended = True
             self._port.kill(worker.pid)
+        self._port.broadcast(gone)
+        self.schedule()
 
     def _on_exit_query(self, client: bytes, message: ExitQuery) -> None:
         gone = self.gone.get(message.worker_id)
-        if gone is None and message.worker_id not in self.workers.workers:
+        if gone is None and self._job_of(message.worker_id) is None:
             gone = WorkerGone(
                 message.worker_id, 0, None, False, "ended long ago, cause unknown"
             )
@@ -550,8 +584,9 @@ class NodeMachine:
 
     def retire_idle(self) -> None:
         """End workers nobody has used for a while, beyond one for each CPU."""
-        now = self._port.now()
-        for worker in self.workers.longest_idle(now - IDLE_RETIRE_S, self.cpu_count):
+        since = self._port.now() - IDLE_RETIRE_S
+        jobs = self.drivers.values()
+        for worker in self.workers.longest_idle(since, self.cpu_count, jobs):
             self._ask_to_exit(worker, "it was idle")
 
     # -- objects -----------------------------------------------------------------
@@ -574,6 +609,7 @@ class NodeMachine:
                 "worker_id": worker.worker_id.hex(),
                 "pid": worker.pid,
                 "state": worker.state,
+                "job_id": worker.job.hex(),
                 "env": worker.env,
                 "is_blocked": worker.is_blocked,
             }

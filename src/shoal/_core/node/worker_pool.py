@@ -8,11 +8,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from shoal._core.base.resources import Allocation
 
-STARTING, IDLE, LEASED, ACTOR, EXITING = "starting", "idle", "leased", "actor", "exiting"
+STARTING, IDLE, LEASED = "starting", "idle", "leased"
+ACTOR, EXITING = "actor", "exiting"
+
+
+#: A job, whose import path and folder its workers have, and an environment's key.
+WorkerKind = tuple[bytes, str]
 
 
 class PoolWorker:
@@ -26,6 +32,7 @@ class PoolWorker:
         "idle_since",
         "is_blocked",
         "is_kept",
+        "job",
         "lease",
         "pid",
         "started_at",
@@ -33,8 +40,9 @@ class PoolWorker:
         "worker_id",
     )
 
-    def __init__(self, worker_id: bytes, env: str, now: float) -> None:
+    def __init__(self, worker_id: bytes, job: bytes, env: str, now: float) -> None:
         self.worker_id = worker_id
+        self.job = job
         self.env = env
         self.state = STARTING
         self.pid = 0
@@ -49,21 +57,26 @@ class PoolWorker:
         self.exit_intended = False
 
     @property
+    def kind(self) -> WorkerKind:
+        """What it can be used for."""
+        return self.job, self.env
+
+    @property
     def address(self) -> str:
         """Where other processes reach it."""
         return self.worker_id.hex()
 
 
 class WorkerPool:
-    """The node's workers, by id; idle ones by environment, last used first."""
+    """The node's workers, by id; idle ones by kind, last used first."""
 
     def __init__(self) -> None:
         self.workers: dict[bytes, PoolWorker] = {}
-        self._idle: dict[str, list[PoolWorker]] = {}
+        self._idle: dict[WorkerKind, list[PoolWorker]] = {}
 
-    def add(self, worker_id: bytes, env: str, now: float) -> PoolWorker:
+    def add(self, worker_id: bytes, kind: WorkerKind, now: float) -> PoolWorker:
         """A worker is being started."""
-        worker = self.workers[worker_id] = PoolWorker(worker_id, env, now)
+        worker = self.workers[worker_id] = PoolWorker(worker_id, *kind, now)
         return worker
 
     def became_idle(self, worker: PoolWorker, now: float) -> None:
@@ -71,25 +84,21 @@ class WorkerPool:
         worker.state = IDLE
         worker.lease = None
         worker.idle_since = now
-        self._idle.setdefault(worker.env, []).append(worker)
+        self._idle.setdefault(worker.kind, []).append(worker)
 
-    def take_idle(self, env: str) -> PoolWorker | None:
-        """An idle worker of an environment: the one used last, its caches warm."""
-        idle = self._idle.get(env)
+    def take_idle(self, kind: WorkerKind) -> PoolWorker | None:
+        """An idle worker of a kind: the one used last, its caches warm."""
+        idle = self._idle.get(kind)
         while idle:
             worker = idle.pop()
             if worker.state == IDLE:
                 return worker
         return None
 
-    def idle_count(self, env: str) -> int:
-        """How many workers of an environment are idle."""
-        return len(self._idle.get(env, ()))
-
-    def starting_count(self, env: str | None = None) -> int:
-        """How many are starting, of one environment or all."""
+    def starting_count(self, kind: WorkerKind | None = None) -> int:
+        """How many are starting, of one kind or all."""
         return sum(
-            worker.state == STARTING and (env is None or worker.env == env)
+            worker.state == STARTING and (kind is None or worker.kind == kind)
             for worker in self.workers.values()
         )
 
@@ -97,23 +106,45 @@ class WorkerPool:
         """A worker is gone."""
         worker = self.workers.pop(worker_id, None)
         if worker is not None and worker.state == IDLE:
-            self._idle[worker.env].remove(worker)
+            self._idle[worker.kind].remove(worker)
         return worker
 
     def retire(self, worker: PoolWorker) -> None:
         """A worker is asked to end: it is no longer given out."""
         if worker.state == IDLE:
-            self._idle[worker.env].remove(worker)
+            self._idle[worker.kind].remove(worker)
         worker.state = EXITING
 
-    def longest_idle(self, since: float, keep: int) -> list[PoolWorker]:
-        """Idle workers beyond ``keep`` not used since ``since``, oldest first."""
+    def longest_idle(
+        self, since: float, keep: int, jobs: Collection[bytes]
+    ) -> list[PoolWorker]:
+        """Idle workers not used since ``since``.
+
+        Of these ``jobs`` those beyond ``keep``, oldest first; of others, all.
+        """
         idle = [
             worker
             for workers in self._idle.values()
             for worker in workers
             if not worker.is_kept
         ]
+        over = [worker for worker in idle if worker.job not in jobs]
+        idle = [worker for worker in idle if worker.job in jobs]
         idle.sort(key=lambda worker: worker.idle_since)
         spare = max(0, len(idle) - keep)
-        return [worker for worker in idle[:spare] if worker.idle_since <= since]
+        return [one for one in over + idle[:spare] if one.idle_since <= since]
+
+    def unused_of(self, job: bytes) -> list[PoolWorker]:
+        """A job's workers that nobody has, but for their objects."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.job == job
+            and (worker.state == IDLE or (worker.state == EXITING and worker.is_kept))
+        ]
+
+    def is_ending(self, job: bytes) -> bool:
+        """Whether processes of a job were told to end and have not yet."""
+        return any(
+            worker.job == job and worker.exit_cause for worker in self.workers.values()
+        )

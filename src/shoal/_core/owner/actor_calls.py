@@ -210,8 +210,8 @@ class ActorCalls:
 
     def _unavailable(self, record: TaskRecord) -> Exception:
         text = (
-            f"{self.cause or 'its process ended'} while the call {record.call.name} was "
-            "in flight; set max_task_retries to have such calls sent again"
+            f"{self.cause or 'its process ended'} while the call {record.call.name} "
+            "was in flight; set max_task_retries to have such calls sent again"
         )
         return ActorUnavailableError(text, self.actor_id)
 

@@ -303,6 +303,15 @@ class OwnerLeases:
             elif lease.return_by is None:
                 lease.return_by = now + QUANTUM_S
 
+    def abandon(self) -> None:
+        """The session is over: forget what waits for workers, and the workers."""
+        for sclass in self._classes.values():
+            sclass.queue.clear()
+            self._close_request(sclass)
+        for lease in list(self.leases.values()):
+            lease.channel.inflight.clear()
+            self.forget(lease)
+
     def _set_timer(self, delay: float) -> None:
         if not self._timer_is_set:
             self._timer_is_set = True

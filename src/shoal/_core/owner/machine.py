@@ -43,6 +43,8 @@ from shoal.exceptions import (
     ActorUnschedulableError,
     OwnerDiedError,
     ReferenceCountingAssertionError,
+    RuntimeEnvSetupError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
 
@@ -227,6 +229,19 @@ class Owner:
             self._gone[address] = gone
         self.refs.on_process_gone(address)
 
+    def on_session_lost(self, error: BaseException) -> None:
+        """The node daemon is gone: whatever is not here yet will never come."""
+        self.tasks.fail_all(error)
+        self.leases.abandon()
+        for channel in [*self.channels.values(), *self._lost.values()]:
+            channel.inflight.clear()
+        for calls in self.actors.values():
+            calls.queue.clear()
+        data = encode_failure(error, function_name="get", pid=0, ip="")
+        for entry in list(self.refs.entries.values()):
+            if entry.state == PENDING:
+                self.refs.complete(entry, Value(ERROR, data))
+
     def _owner_died(self, entry: Entry) -> None:
         error = OwnerDiedError(entry.object_id.hex(), entry.owner, "")
         data = encode_failure(error, function_name="get", pid=0, ip="")
@@ -273,8 +288,6 @@ class Owner:
 
 
 def _refusal(message: LeaseRefused) -> Exception:
-    from shoal.exceptions import RuntimeEnvSetupError, TaskPlacementGroupRemoved
-
     if message.kind == "environment":
         return RuntimeEnvSetupError(message.reason)
     if message.kind == "placement_group":

@@ -247,7 +247,7 @@ class References:
             self.release(object_id)
 
     def value_of(self, entry: Entry, receiver: str) -> Value:
-        """A ready entry as a message to ``receiver``, who is registered for its refs."""
+        """A ready entry as a message to ``receiver``, now a holder of its refs."""
         refs = None
         if entry.inner:
             refs = [(inner, self.entries[inner].owner) for inner in entry.inner]

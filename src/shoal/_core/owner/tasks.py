@@ -234,6 +234,13 @@ class Tasks:
         data = encode_failure(error, function_name=record.call.name, pid=0, ip="")
         self._fail_with(record, Value(ERROR, data))
 
+    def fail_all(self, error: BaseException) -> None:
+        """The session is over: nothing pending can end in any other way."""
+        data = encode_failure(error, function_name="", pid=0, ip="")
+        value = Value(ERROR, data)
+        for record in list(self.pending.values()):
+            self._fail_with(record, value)
+
     def _fail_with(self, record: TaskRecord, value: Value) -> None:
         stream = record.stream
         if stream is not None:
@@ -343,7 +350,8 @@ class Tasks:
     def _warn_of_retry(self, record: TaskRecord, gone: WorkerGone) -> None:
         left = "unlimited" if record.retries < 0 else str(record.retries)
         self._port.warn(
-            f"Task {record.call.name} failed: its worker (pid {gone.pid}) {gone.cause}. "
+            f"Task {record.call.name} failed: its worker (pid {gone.pid}) "
+            f"{gone.cause}. "
             f"There are {left} retries remaining, so the task will be retried."
         )
 

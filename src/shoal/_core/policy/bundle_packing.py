@@ -119,7 +119,7 @@ class _Group:
         return total
 
     def why_not(self, state: str) -> str:
-        """What stands in the way, where room is what is "free" or what is there "at all"."""
+        """What stands in the way; room is what is "free", or what is there "at all"."""
         rooms = [
             node.available if state == "free" else node.total for node in self.nodes
         ]

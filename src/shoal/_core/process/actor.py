@@ -36,6 +36,8 @@ from shoal._core.wire.worker_messages import Callable_
 from shoal.exceptions import TaskCancelledError
 
 DEFAULT_GROUP = ""
+#: what classes have that say nothing of themselves
+_PLAIN_REPR: Any = object.__repr__
 
 
 def run_actor(executor: Executor, start: StartActor) -> None:
@@ -70,11 +72,11 @@ def _construct(executor: Executor, spec: ActorSpec, runner: Any) -> bool:
         cls = functions.load(spec.pickled_class)
         args, kwargs = _arguments(executor, spec)
         worker_state.actor = actor = runner.construct(cls, args, kwargs)
-        if type(actor).__repr__ is not object.__repr__:
+        if type(actor).__repr__ is not _PLAIN_REPR:
             worker_state.actor_name = repr(actor)
     except (SystemExit, ActorExit) as error:
         executor.leave_for_exit(None, error)  # type: ignore[arg-type]
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - its creator gets it
         failure = encode_failure(
             error,
             function_name=f"{spec.class_name}.__init__",
@@ -286,7 +288,7 @@ class _AsyncRunner:
                 error = TaskCancelledError(task.message.task_id.hex())
                 error = error.with_traceback(cancelled.__traceback__)
                 executor.answer_failure(task, error, started)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - its caller gets it
                 executor.on_error(task, error, started)
 
     async def _call(self, task: InboxTask) -> Any:
@@ -346,7 +348,7 @@ async def _stream(
         task.is_cancelled = True
         error: BaseException = TaskCancelledError(task.message.task_id.hex())
         finish_stream(executor, task, index, started, error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - its consumer gets it
         finish_stream(executor, task, index, started, error)
     else:
         finish_stream(executor, task, index, started)

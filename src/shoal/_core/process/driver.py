@@ -11,9 +11,10 @@ from time import monotonic, time
 from typing import Any, TextIO
 
 from shoal._core.io.driver_output import DriverOutput, choose_prefix_color
+from shoal._core.io.engine import Waiter
 from shoal._core.io.process_watch import remove_tree
 from shoal._core.policy.log_folding import LogFolder
-from shoal._core.process.supervisor import LocalSession
+from shoal._core.process.joining import LocalSession
 from shoal._core.serial.failures import decode_failure
 from shoal._core.wire.node_messages import LogLines, ShutdownSession
 
@@ -24,10 +25,13 @@ ERRORS_KEPT_MAX = 1000
 class Driver:
     """Composition of a driver process."""
 
-    def __init__(self, local: LocalSession, *, log_to_driver: bool) -> None:
+    def __init__(
+        self, local: LocalSession, daemon: subprocess.Popen[bytes] | None
+    ) -> None:
+        """``daemon`` is the session's, if this driver started it."""
         self.local = local
+        self._daemon = daemon
         self.peer = local.peer
-        self.log_to_driver = log_to_driver
         #: the last errors of its tasks: (when, function, task, payload)
         self._errors: deque[tuple[float, str, bytes, bytes]] = deque(
             maxlen=ERRORS_KEPT_MAX
@@ -35,7 +39,7 @@ class Driver:
         self.peer.owner.tasks.on_failed = self._on_failed
         self.peer.on_node_message = self._on_node_message
         # Lines of a logging config say themselves where they come from.
-        plain = local.config["session"]["logging"] is not None
+        plain = local.facts["logging"] is not None
         self._streams = {
             False: _output(lambda: sys.stdout, plain=plain),
             True: _output(lambda: sys.stderr, plain=plain),
@@ -101,23 +105,40 @@ class Driver:
         self._set_timer()
 
     def stop(self) -> None:
-        """End the session and every process of it."""
+        """Leave; the session ends with the driver that started it."""
+        if self._daemon is not None:
+            self._end_session(self._daemon)
+        else:
+            self._leave_session()
         peer = self.peer
-        with peer.lock:
-            peer.send_node(ShutdownSession("the driver shut down"))
-            peer.engine.flush()
-        try:
-            self.local.daemon.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.local.daemon.kill()
-            self.local.daemon.wait()
         peer.engine.poll_now()
         for stream in self._streams.values():
             stream.close()
         peer.close()
         os.close(peer.arena.fd)
-        if not os.environ.get("SHOAL_KEEP_SESSION_DIR"):
+        if self._daemon is not None and not os.environ.get("SHOAL_KEEP_SESSION_DIR"):
             remove_tree(self.local.session_dir)
+
+    def _end_session(self, daemon: subprocess.Popen[bytes]) -> None:
+        with self.peer.lock:
+            self.peer.send_node(ShutdownSession("the driver shut down"))
+            self.peer.engine.flush()
+        try:
+            daemon.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+    def _leave_session(self) -> None:
+        """The daemon hangs up when all that ends with this job has ended."""
+        peer, waiter = self.peer, Waiter()
+        with peer.lock:
+            if peer.lost_reason:
+                return
+            peer.on_node_lost = waiter.arrived
+            peer.send_node(ShutdownSession("the driver shut down"))
+            peer.engine.flush()
+        peer.engine.wait(waiter, monotonic() + END_TIMEOUT_S)
 
 
 def _output(stream: Callable[[], TextIO], *, plain: bool) -> DriverOutput:

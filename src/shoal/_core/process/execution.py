@@ -18,6 +18,7 @@ from shoal._core.io.engine import Connection, Waiter
 from shoal._core.io.interrupts import interrupt_main_thread, interruptible
 from shoal._core.owner.calls import DYNAMIC, STREAMING
 from shoal._core.process.context import current_task, worker_state
+from shoal._core.process.leaving import exit_worker
 from shoal._core.process.peer import Peer
 from shoal._core.process.streaming import dynamic_values, run_stream
 from shoal._core.serial import functions
@@ -194,11 +195,12 @@ class Executor:
             finally:
                 self.in_user_code = outer
                 self.interrupt = None
-                args = kwargs = None  # what the arguments hold must die before the reply
+                # What the arguments hold must die before the reply.
+                args = kwargs = None
             if task.is_cancelled and task.call.kind == METHOD:
                 raise TaskCancelledError(task.message.task_id.hex())
             self.answer(task, result, started)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - its caller gets it
             self.on_error(task, error, started)
         finally:
             current_task.reset(token)
@@ -227,7 +229,7 @@ class Executor:
         args: Any = ()
         kwargs: Any = {}
         if message.args:
-            args, kwargs = deserialize(message.args)  # type: ignore[misc]
+            args, kwargs = deserialize(message.args)
         if message.deps:
             args = list(args)
             for place, object_id, _owner, value in message.deps:
@@ -365,8 +367,6 @@ class Executor:
 
     def leave_for_exit(self, task: InboxTask, error: BaseException) -> None:
         """``sys.exit`` or ``exit_actor`` in user code ends the process."""
-        from shoal._core.process.leaving import exit_worker
-
         exit_worker(self, error)
 
     def _is_retryable(self, task: InboxTask, error: BaseException) -> bool:
@@ -376,7 +376,7 @@ class Executor:
         kinds = deserialize(wanted)
         if kinds is True:
             return isinstance(error, Exception)
-        return isinstance(error, tuple(kinds))  # type: ignore[arg-type]
+        return isinstance(error, tuple(kinds))
 
     def answer_failure(
         self,

@@ -52,7 +52,7 @@ def _fulfil(peer: Peer, ref: ObjectRef[Any], future: Any) -> None:
         return
     try:
         value = peer.get_one(ref)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised where it is awaited
         future.set_exception(error)
     else:
         future.set_result(value)
@@ -60,7 +60,7 @@ def _fulfil(peer: Peer, ref: ObjectRef[Any], future: Any) -> None:
 
 def as_concurrent(peer: Peer, ref: ObjectRef[Any]) -> Any:
     """A ``concurrent.futures.Future`` of a ref's value."""
-    from concurrent.futures import Future
+    from concurrent.futures import Future  # noqa: PLC0415 - see the header
 
     future: Future[Any] = Future()
     _when_ready(peer, ref, partial(_fulfil, peer, ref, future))
@@ -69,7 +69,7 @@ def as_concurrent(peer: Peer, ref: ObjectRef[Any]) -> Any:
 
 def as_asyncio(peer: Peer, ref: ObjectRef[Any]) -> Any:
     """An ``asyncio`` future of a ref's value, in the running loop."""
-    from asyncio import get_running_loop
+    from asyncio import get_running_loop  # noqa: PLC0415 - see the header
 
     loop = get_running_loop()
     future = loop.create_future()

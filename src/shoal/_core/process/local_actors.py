@@ -40,6 +40,7 @@ from shoal._core.process.local_execution import (
     LocalArguments,
     LocalCall,
     LocalExecutor,
+    is_from_the_terminal,
 )
 from shoal._core.process.local_peer import pack, post, start_thread
 from shoal._core.process.local_place import LocalPlace, current_place, surroundings
@@ -112,6 +113,8 @@ class LocalActor:
         self._is_ordered = is_ordered(spec)
         self._is_leaving = False
         self._is_pumping = False
+        self._is_constructing = False
+        self._held: dict[str, int] = {}
         self._gpu_ids: list[int] = []
         self.pushes_streams = spec.max_concurrency > 1 or bool(spec.concurrency_groups)
         self._renew()
@@ -120,7 +123,7 @@ class LocalActor:
         """A place, a context and a runner as for a new process."""
         self._free = dict(self._sizes)
         self.place = LocalPlace()
-        self.place.env = self.env
+        self.place.runtime_env = self.env
         self.place.actor_spec = self.spec
         self.place.actor_name = self.spec.class_name
         self.place.demand = self.spec.running_demand
@@ -135,8 +138,9 @@ class LocalActor:
     def begin(self) -> None:
         """Construct it, now or when the constructor's arguments have come."""
         with self._peer.lock:
-            self._gpu_ids += self._executor.supply.take(self.spec.running_demand)
-            self.place.env = self.env
+            self._held = self.spec.running_demand
+            self._gpu_ids += self._executor.supply.take(self._held)
+            self.place.runtime_env = self.env
             self._arguments.on_complete = self._on_arguments
             self._arguments.hold(self._peer.refs)
             if self._arguments.missing:
@@ -155,6 +159,7 @@ class LocalActor:
         place = self.place
         refs = self._peer.refs
         name = f"{self.spec.class_name}.__init__"
+        self._is_constructing = True
         try:
             failed = self._arguments.first_failure(refs)
             if failed is not None:
@@ -162,7 +167,7 @@ class LocalActor:
             cls = functions.load(self.spec.pickled_class)
             args, kwargs = self._arguments.read(refs)
             with surroundings(place):
-                instance = call_user(cls, args, kwargs)
+                instance: Any = call_user(cls, args, kwargs)
                 if type(instance).__repr__ is not object.__repr__:
                     place.actor_name = repr(instance)
         except (SystemExit, ActorExit):
@@ -171,12 +176,16 @@ class LocalActor:
             self._fail_to_start(error, name)
         else:
             self._start(place, instance)
+        finally:
+            self._is_constructing = False
 
     def _start(self, place: LocalPlace, instance: object) -> None:
         with self._peer.lock:
             if self.state == PENDING and place is self.place:
                 place.actor = instance
                 self.state = ALIVE
+                if self._is_leaving and not self._line:
+                    self._peer.later.append(partial(self.die, OUT_OF_SCOPE))
 
     def _fail_to_start(self, error: BaseException, name: str) -> None:
         spec = self.spec
@@ -190,7 +199,7 @@ class LocalActor:
         )
         self.die("its constructor raised an exception", failure)
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main and not isinstance(error, Exception):
+        if is_main and is_from_the_terminal(error):
             raise error
 
     def exit(self) -> None:
@@ -201,7 +210,7 @@ class LocalActor:
         """No handle is left: end when what was called is done."""
         with self._peer.lock:
             self._is_leaving = True
-            if self._line or self._running or self.state == PENDING:
+            if self._line or self._running or self._is_constructing:
                 return
         self.die(OUT_OF_SCOPE)
 
@@ -226,7 +235,7 @@ class LocalActor:
             self._line.clear()
             for call in calls:
                 self._executor.fail_with(call, self.death())
-            self._executor.supply.give(self.spec.running_demand, self._gpu_ids)
+            self._executor.supply.give(self._held, self._gpu_ids)
             self._arguments.release(self._peer.refs)
             # Freeing the instance runs user code, which is better done below.
             instance, self.place.actor = self.place.actor, None
@@ -306,44 +315,43 @@ class LocalActor:
                 return
             self._is_pumping = True
         try:
-            while True:
-                call = self._next()
-                if call is not None:
-                    self._runner.launch(call)
-                elif not self._run_parked():
-                    return
-        finally:
+            while (step := self._next_step()) is not None:
+                step()
+        except BaseException:
+            with self._peer.lock:
+                self._is_pumping = False
+                if self._line:
+                    self._peer.later.append(self._runner.wake)
+            raise
+
+    def _next_step(self) -> Callable[[], object] | None:
+        """What to do next; None when nothing can be done, and nobody pumps any more."""
+        with self._peer.lock:
+            call = self._take_turn()
+            if call is not None:
+                return partial(self._runner.launch, call)
+            for call in self._running if self._line else ():
+                stream = call.stream
+                if call.is_parked and stream.can_go_on and not stream.must_pause:
+                    return stream.step  # type: ignore[no-any-return]
             self._is_pumping = False
+            return None
 
-    def _next(self) -> LocalCall | None:
-        """The call whose turn it is, taken out of the line; None when there is none.
-
-        Whoever gets None pumps no more, which is decided here, under the lock.
-        """
-        with self._peer.lock:
-            held_up: set[LocalPlace] = set()
-            for call in self._line if self.state == ALIVE else ():
-                group = call.call.definition.group
-                if call.arguments.missing:
-                    if self._is_ordered:
-                        held_up.add(call.caller)
-                elif call.caller not in held_up and self._free[group] > 0:
-                    self._line.remove(call)
-                    self._free[group] -= 1
-                    self._running[call] = None
-                    call.is_running = True
-                    return call
+    def _take_turn(self) -> LocalCall | None:
+        """Take the call whose turn it is out of the line; None when there is none."""
+        held_up: set[LocalPlace] = set()
+        for call in self._line if self.state == ALIVE else ():
+            group = call.call.definition.group
+            if call.arguments.missing:
+                if self._is_ordered:
+                    held_up.add(call.caller)
+            elif call.caller not in held_up and self._free[group] > 0:
+                self._line.remove(call)
+                self._free[group] -= 1
+                self._running[call] = None
+                call.is_running = True
+                return call
         return None
-
-    def _run_parked(self) -> bool:
-        """Run a stream on that others wait behind; False when there is none."""
-        with self._peer.lock:
-            if not self._line:
-                return False
-            parked = [call for call in self._running if call.is_parked]
-        return any(
-            call.stream.step() for call in parked if not call.stream.must_pause
-        )
 
     def released(self, call: LocalCall) -> None:
         """A call runs no more (under the lock)."""
@@ -353,7 +361,8 @@ class LocalActor:
         del self._running[call]
         self._free[call.call.definition.group] += 1
         if self._line:
-            self._peer.later.append(self._runner.wake)
+            if not self._is_pumping:
+                self._peer.later.append(self._runner.wake)
         elif self._is_leaving and not self._running:
             self._peer.later.append(partial(self.die, OUT_OF_SCOPE))
 
@@ -454,7 +463,7 @@ class _LoopRunner:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         self._loop.run_until_complete(
             asyncio.gather(*self._tasks, return_exceptions=True)
@@ -473,18 +482,25 @@ class _LoopRunner:
 
     def launch(self, call: LocalCall) -> None:
         """Begin the call's coroutine."""
-        post(
-            self._loop, lambda: self._begin(self._run(call), self._context.copy(), call)
-        )
+        post(self._loop, partial(self._begin_call, call))
 
-    def _begin(
-        self, coroutine: Any, context: Context, call: LocalCall | None = None
-    ) -> None:
+    def _begin_call(self, call: LocalCall) -> None:
+        task = self._begin(self._run(call), self._context.copy())
+        call.runner = partial(post, self._loop, task.cancel)
+        task.add_done_callback(partial(self._end_call, call))
+
+    def _begin(self, coroutine: Any, context: Context) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if call is not None:
-            call.runner = partial(post, self._loop, task.cancel)
+        return task
+
+    def _end_call(self, call: LocalCall, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before its first step
+            cancelled = TaskCancelledError(call.task_id.hex())
+            self._executor.fail_with(call, cancelled)
+        with self._executor.peer.lock:
+            self._actor.released(call)
 
     def wake(self) -> None:
         """Begin what is in line."""
@@ -502,8 +518,6 @@ class _LoopRunner:
                 continue
         finally:
             executor.record(call, started_at, perf_counter() - started)
-            with executor.peer.lock:
-                self._actor.released(call)
 
     async def _attempt(self, call: LocalCall) -> bool:
         """Run a call once; True when it is to be run again."""
@@ -520,7 +534,7 @@ class _LoopRunner:
             function = executor.function_of(call.call.definition)
             result = call_user(function, args, kwargs)
             args = kwargs = None  # what they hold must die before the reply
-            if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
                 result = await result
             if call.stream is None:
                 executor.answer(call, result)

@@ -24,7 +24,6 @@ Does not: decide when a call of an actor runs (``local_actors.py``).
 
 from __future__ import annotations
 
-
 import sys
 import threading
 from collections import deque
@@ -318,7 +317,7 @@ class LocalExecutor:
 
     def _run_task(self, call: LocalCall) -> None:
         place = LocalPlace()
-        place.env = call.env
+        place.runtime_env = call.env
         place.demand = call.demand
         with self.peer.lock:
             if call.is_done:
@@ -501,7 +500,7 @@ class LocalExecutor:
         Raises:
             KeyboardInterrupt, bdb.BdbQuit: ``error``, for the program to end on.
         """
-        if _is_from_the_terminal(error):
+        if is_from_the_terminal(error):
             cancelled = TaskCancelledError(call.task_id.hex())
             cancelled = cancelled.with_traceback(error.__traceback__)
             self.fail(call, self.failure_of(call, cancelled))
@@ -588,7 +587,7 @@ class LocalExecutor:
                 self.cancel(child, recursive=True)
 
 
-def _is_from_the_terminal(error: BaseException) -> bool:
+def is_from_the_terminal(error: BaseException) -> bool:
     """Whether whoever sits at the keyboard wants the program to stop."""
     debugger = sys.modules.get("bdb")
     return isinstance(error, KeyboardInterrupt) or (
@@ -647,5 +646,3 @@ def _true() -> bool:
 
 def _terminate() -> None:
     raise ActorExit
-
-

@@ -254,9 +254,7 @@ class LocalPeer:
             entry.record.help_along(deadline)
         return self.wait_until(lambda: entry.state != PENDING, deadline)
 
-    def wait_until(
-        self, is_true: Callable[[], object], deadline: float | None
-    ) -> bool:
+    def wait_until(self, is_true: Callable[[], object], deadline: float | None) -> bool:
         """Sleep until a change makes ``is_true`` so; False when time is up first.
 
         Raises:
@@ -363,7 +361,9 @@ def pack(value: object, function_name: str) -> tuple[Value, object]:
 
 def failure_value(error: BaseException, function_name: str) -> Value:
     """An error of the system as the table keeps it."""
-    return Value(ERROR, encode_failure(error, function_name=function_name, pid=0, ip=""))
+    return Value(
+        ERROR, encode_failure(error, function_name=function_name, pid=0, ip="")
+    )
 
 
 def deadline_of(timeout_s: float | None) -> float | None:

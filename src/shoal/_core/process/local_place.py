@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -32,11 +32,26 @@ class LocalPlace(WorkerState):
     def __init__(self) -> None:
         super().__init__()
         #: the runtime environment, merged; empty for none
-        self.env: dict[str, Any] = {}
+        self.runtime_env: dict[str, Any] = {}
         #: whether this is the program itself, outside of tasks and actors
         self.is_driver = False
 
 
+class _Process:
+    """What user code finds around it at this moment."""
+
+    def __init__(self) -> None:
+        self.runtime_env: dict[str, Any] = {}
+        self.captured = b""
+        #: told of a change, after which options may mean something else
+        self.on_change: Callable[[], None] = _nothing
+
+
+def _nothing() -> None:
+    return None
+
+
+_process = _Process()
 _driver = LocalPlace()
 _driver.is_driver = True
 
@@ -54,14 +69,23 @@ class _PlaceOfCaller(WorkerState):
         setattr(current_place.get(), name, value)
 
 
-def begin_places() -> None:
-    """Let ``worker_state`` answer for the place of the caller."""
+def begin_places(runtime_env: dict[str, Any], on_change: Callable[[], None]) -> None:
+    """Let ``worker_state`` answer for the place of the caller.
+
+    Args:
+        runtime_env: of the job, which is the driver's.
+        on_change: called when code begins to run whose options mean something else.
+    """
+    _process.runtime_env = _driver.runtime_env = runtime_env
+    _process.on_change = on_change
     object.__setattr__(worker_state, "__class__", _PlaceOfCaller)
 
 
 def end_places() -> None:
     """Let ``worker_state`` answer for the process again."""
     object.__setattr__(worker_state, "__class__", WorkerState)
+    _process.runtime_env = _driver.runtime_env = {}
+    _process.on_change = _nothing
 
 
 @contextmanager
@@ -71,12 +95,24 @@ def surroundings(place: LocalPlace) -> Iterator[None]:
     Environment variables are set for as long as the code runs, for the whole process.
     A task has no running event loop, though its caller may have one.
     """
-    with _environment(_variables(place)), _no_running_loop():
-        yield
+    outer = _process.runtime_env, _process.captured
+    _enter(place.runtime_env, place.captured)
+    try:
+        with _environment(_variables(place)), _no_running_loop():
+            yield
+    finally:
+        _enter(*outer)
+
+
+def _enter(runtime_env: dict[str, Any], captured: bytes) -> None:
+    """Note what the code that runs now inherits to what it submits."""
+    if (runtime_env, captured) != (_process.runtime_env, _process.captured):
+        _process.runtime_env, _process.captured = runtime_env, captured
+        _process.on_change()
 
 
 def _variables(place: LocalPlace) -> dict[str, str]:
-    variables = expand_variables(place.env.get("env_vars") or {}, os.environ)
+    variables = expand_variables(place.runtime_env.get("env_vars") or {}, os.environ)
     if place.gpu_ids:
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, place.gpu_ids))
     return variables

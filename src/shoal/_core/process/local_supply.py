@@ -11,15 +11,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shoal._core.base.placement_wish import PlacementWish
 from shoal._core.base.resources import ResourceSet
+from shoal._core.policy.placement import NodeView, Verdict, choose_node
+
+_NO_NODES = (
+    "It waits, and no node will join in local mode: reduce what it asks, or give init "
+    "more."
+)
 
 
 class LocalSupply:
-    """What the one node has."""
+    """What the one node has.
 
-    def __init__(self, resources: Mapping[str, float], node_id: bytes) -> None:
+    Args:
+        resources: amounts by name.
+        node_id: of the node.
+        labels: of the node.
+    """
+
+    def __init__(
+        self,
+        resources: Mapping[str, float],
+        node_id: bytes,
+        labels: Mapping[str, str],
+    ) -> None:
         self.total = ResourceSet(resources)
         self.node_id = node_id
+        self._labels = {"ray.io/node-id": node_id.hex(), **labels}
         self._held: dict[str, int] = {}
         self._free_gpus = list(range(int(self.total.amount_of("GPU"))))
 
@@ -50,21 +69,28 @@ class LocalSupply:
         left = {name: units for name, units in free.items() if units > 0}
         return ResourceSet.from_units(left).to_floats()
 
-    def why_never(self, what: str, demand: Mapping[str, int]) -> str:
-        """For people: why ``what`` can never be placed; empty when it can."""
-        asked = ResourceSet.from_units(demand)
-        if asked.fits_in(self.total):
-            return ""
-        return (
-            f"The {what} cannot be scheduled: it requires {{{asked}}}, and there is "
-            f"{{{self.total}}} in all. In local mode no node will join: reduce what it "
-            "asks, or give init more."
-        )
+    def why_never(
+        self, what: str, demand: Mapping[str, int], strategy: list[Any] | None
+    ) -> tuple[str, bool]:
+        """For people: why ``what`` can never be placed; empty when it can.
 
-    def is_elsewhere(self, strategy: list[Any] | None) -> bool:
-        """Whether a scheduling strategy insists on a node that is not this one."""
-        if not strategy or strategy[0] != "node" or strategy[2]:
-            return False
-        wanted = strategy[1]
-        wanted = bytes.fromhex(wanted) if isinstance(wanted, str) else bytes(wanted)
-        return wanted != self.node_id
+        Returns:
+            The reason, and whether it is to fail instead of waiting.
+        """
+        asked = ResourceSet.from_units(demand)
+        if strategy is not None and strategy[0] == "wish":
+            wish = PlacementWish.from_list(strategy[1])
+            view = NodeView(self.node_id, self.total, self.total, self._labels, True)
+            placement = choose_node(asked, [view], wish)
+            if placement.verdict is not Verdict.NEVER:
+                return "", False
+            is_final = wish.affinity is not None and not wish.affinity.soft
+            text = f"The {what} cannot be scheduled. {placement.reason}"
+            return (text if is_final else f"{text} {_NO_NODES}"), is_final
+        if asked.fits_in(self.total):
+            return "", False
+        text = (
+            f"The {what} cannot be scheduled: it requires {{{asked}}}, and the cluster "
+            f"has {{{self.total}}} in all. {_NO_NODES}"
+        )
+        return text, False

@@ -10,6 +10,7 @@ from typing import Any
 
 from shoal._core.base.ids import UNIQUE_ID_BYTES
 from shoal._core.base.object_ref import ObjectRef, counted_ref, hooks
+from shoal._core.io import interrupts
 from shoal._core.owner.actor_calls import ActorCalls
 from shoal._core.owner.calls import STREAMING, CallTemplate, TaskRecord
 from shoal._core.owner.leases import SchedulingClass
@@ -84,6 +85,8 @@ class NativeSession:
         label: str = "",
     ) -> Any:
         """Submit a task; returns its ref, refs, or record (a stream)."""
+        if interrupts.pending:
+            interrupts.check()
         peer = self.peer
         packed = self.pack_arguments(args, kwargs) if args or kwargs else _NO_ARGUMENTS
         record = TaskRecord(peer.next_task_id(), call, packed.payload, sclass)
@@ -306,6 +309,8 @@ class NativeSession:
         Raises:
             PendingCallsLimitExceeded: too many calls wait already.
         """
+        if interrupts.pending:
+            interrupts.check()
         peer = self.peer
         packed = self.pack_arguments(args, kwargs) if args or kwargs else _NO_ARGUMENTS
         if 0 <= limit <= calls.waiting_count:

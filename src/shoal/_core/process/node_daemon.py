@@ -23,6 +23,7 @@ from shoal._core.base.resources import ResourceSet
 from shoal._core.control.actors import ControlActors
 from shoal._core.io.engine import Connection, Engine
 from shoal._core.io.fork_server import serve
+from shoal._core.io.peer_credentials import same_user
 from shoal._core.io.process_watch import (
     adopt_orphans,
     kill,
@@ -31,9 +32,10 @@ from shoal._core.io.process_watch import (
 )
 from shoal._core.io.shared_memory import create_arena
 from shoal._core.node.machine import NodeMachine
+from shoal._core.process.node_drivers import LocalDrivers
 from shoal._core.process.node_groups import LocalGroups
 from shoal._core.process.node_queries import NodeQueries
-from shoal._core.process.worker_output import WorkerOutput
+from shoal._core.process.worker_output import OutputLine, WorkerOutput
 from shoal._core.store.object_table import StoreError
 from shoal._core.wire.control_messages import (
     ActorOutOfScope,
@@ -44,7 +46,7 @@ from shoal._core.wire.control_messages import (
     PutFunctions,
     WatchActor,
 )
-from shoal._core.wire.frame import decoder
+from shoal._core.wire.frame import PROTOCOL_VERSION, decoder
 from shoal._core.wire.group_messages import GROUP_REQUESTS
 from shoal._core.wire.node_messages import (
     NODE_MESSAGES,
@@ -54,8 +56,8 @@ from shoal._core.wire.node_messages import (
     MetricsReport,
     NodeQuery,
     ShutdownSession,
-    Welcome,
 )
+from shoal._core.wire.worker_messages import ConnectionRefused
 
 HOUSEKEEPING_S = 0.5
 _decode = decoder(
@@ -88,12 +90,13 @@ def main(config: dict[str, Any], driver_fd: int) -> None:
 def _become_fork_server(
     requests: socket.socket, config: dict[str, Any], daemon: int
 ) -> None:
-    import site
-
     # The daemon skips site for a fast start; user code expects what it sets up.
+    import site  # noqa: PLC0415
+
     site.main()
     sys.path[:] = config["sys_path"]
-    from shoal._core.process.worker import worker_main
+    # The daemon itself must not load what opens pickles.
+    from shoal._core.process.worker import worker_main  # noqa: PLC0415
 
     serve(requests, config["session_dir"], daemon, worker_main)
 
@@ -114,7 +117,8 @@ class NodeDaemon:
         self.node_id = bytes.fromhex(config["node_id"])
         self.engine = Engine("node daemon")
         self.clients: dict[bytes, Connection] = {}
-        self.driver: Connection | None = None
+        #: the driver that started this daemon: the session ends with it
+        self.founder: Connection | None = None
         self.is_leaving = False
         resources = ResourceSet(config["resources"])
         self.groups = LocalGroups(self)
@@ -126,6 +130,7 @@ class NodeDaemon:
             {f"{RESERVED_PREFIX}node-id": config["node_id"], **config["labels"]},
         )
         self.control = ControlActors(self)
+        self.drivers = LocalDrivers(self)
         self.output = WorkerOutput(self.engine, f"{self.session_dir}/logs", self.log)
         self.queries = NodeQueries(self)
         self.functions: dict[bytes, bytes] = {}
@@ -133,7 +138,7 @@ class NodeDaemon:
         self._fork_server = fork_server
         self.engine.add_reader(fork_server.fileno(), self._on_fork_server)
         self._listen()
-        self._attach_driver(driver_fd)
+        self.founder = self._serve_client(socket.socket(fileno=driver_fd))
 
     # -- start and end -------------------------------------------------------------
 
@@ -145,18 +150,16 @@ class NodeDaemon:
         self._listener = listener
 
     def _accept(self, sock: socket.socket) -> None:
-        self.engine.add(sock, _decode, self._on_message, self._on_closed)
+        if same_user(sock):
+            self._serve_client(sock)
+        else:
+            sock.close()
 
-    def _attach_driver(self, driver_fd: int) -> None:
-        sock = socket.socket(fileno=driver_fd)
-        pidfd = os.pidfd_open(self.config["driver_pid"])
-        self.engine.add_reader(pidfd, lambda _: self._leave("the driver ended"))
-        self._accept(sock)
+    def _serve_client(self, sock: socket.socket) -> Connection:
+        return self.engine.add(sock, _decode, self._on_message, self._on_closed)
 
     def run(self) -> None:
-        """Serve until the driver leaves."""
-        for _ in range(self.config["prestart"]):
-            self.machine.start_worker("")
+        """Serve until the founder leaves."""
         self._housekeeping()
         engine = self.engine
         while not self.is_leaving:
@@ -189,7 +192,7 @@ class NodeDaemon:
             if isinstance(message, Hello):
                 self._greet(connection, message)
             else:
-                connection.close("the first message must be Hello")
+                self._refuse(connection, "the first message must be Hello")
         else:
             try:
                 if not self.machine.on_message(client, message):
@@ -200,26 +203,26 @@ class NodeDaemon:
 
     def _greet(self, connection: Connection, message: Hello) -> None:
         worker_id = message.worker_id
+        if message.version != PROTOCOL_VERSION:
+            self._refuse(
+                connection,
+                f"it speaks protocol {PROTOCOL_VERSION}, and this process "
+                f"{message.version}: both must run the same release",
+            )
+            return
         connection.context = worker_id
         self.clients[worker_id] = connection  # first: it may get work at once
         if message.role == "driver":
-            self.driver = connection
-            self._welcome(connection)
+            job = self.drivers.greet(connection, message)
+            if connection is self.founder:
+                self.machine.prestart(job.job_id, self.config["prestart"])
         elif not self.machine.on_worker_ready(worker_id, message.pid):
             connection.close("no such worker was started")
 
-    def _welcome(self, connection: Connection) -> None:
-        config = self.config
-        connection.send(
-            Welcome(
-                self.node_id,
-                bytes.fromhex(config["job_id"]),
-                config["arena_bytes"],
-                config["session"],
-            )
-        )
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        connection.send(ConnectionRefused(reason))
         connection.flush()
-        socket.send_fds(connection.sock, [b"\0"], [self.arena_fd])
+        connection.close(reason)
 
     def _on_other(self, client: bytes, message: Any) -> None:
         control = self.control
@@ -247,16 +250,19 @@ class NodeDaemon:
             case MetricsReport():
                 self.queries.on_metrics(client, message)
             case ShutdownSession():
-                self._leave(message.reason)
+                if self.clients[client] is self.founder:
+                    self._leave(message.reason)
+                else:
+                    self.drivers.on_leave(client)
 
     def _on_closed(self, connection: Connection, reason: str) -> None:
         client: bytes | None = connection.context
-        if client is None:
+        if connection is self.founder:
+            self._leave("the driver that started the session hung up")
+            return
+        if client is None or self.drivers.on_closed(client):
             return
         self.clients.pop(client, None)
-        if connection is self.driver:
-            self._leave("the driver hung up")
-            return
         # Its exit status comes from the fork server.  A worker that hung up and does
         # not end is stuck in something it should not be.
         worker = self.machine.workers.workers.get(client)
@@ -300,20 +306,17 @@ class NodeDaemon:
 
     def start_worker(self, worker_id: bytes, env: dict[str, Any]) -> None:
         """Ask the fork server for a worker."""
-        config = self.config
+        worker = self.machine.workers.workers[worker_id]
         write_ends = self.output.open(worker_id)
         request = {
             "worker_id": worker_id,
             "node_socket": f"{self.session_dir}/node.sock",
             "session_dir": self.session_dir,
-            "job_id": bytes.fromhex(config["job_id"]),
             "arena_fd": self.arena_fd,
-            "arena_bytes": config["arena_bytes"],
-            "sys_path": config["sys_path"],
-            "cwd": config["cwd"],
-            "session": config["session"],
+            "arena_bytes": self.config["arena_bytes"],
             "env": env,
-            "env_key": self.machine.workers.workers[worker_id].env,
+            "env_key": worker.env,
+            **self.drivers.worker_setup(worker.job),
         }
         socket.send_fds(
             self._fork_server, [msgspec.msgpack.encode(request)], write_ends
@@ -349,6 +352,10 @@ class NodeDaemon:
         """Resources may be free: placement groups reserve theirs."""
         return self.groups.offer_room()
 
+    def actor_over(self, actor_id: bytes) -> None:
+        """An actor is dead for good."""
+        self.groups.on_actor_over(actor_id)
+
     def is_group_gone(self, group_id: bytes) -> bool:
         """Whether a placement group is removed."""
         return self.groups.table.is_gone(group_id)
@@ -382,16 +389,18 @@ class NodeDaemon:
         gone = self.machine.on_worker_gone(worker_id, status)
         if gone is not None:
             self.control.on_worker_gone(worker_id, gone.cause, intended=gone.intended)
-            self.control.on_owner_gone(worker_id.hex(), gone.cause)
-            self.control.on_client_gone(worker_id)
-            self.groups.table.on_client_gone(worker_id)
+            self.on_client_ended(worker_id, gone.cause)
+        self.drivers.release_leaving()
 
-    def log(self, lines: list[tuple[str, int, bool, str, bool]]) -> None:
-        """Pass lines of workers on to the driver."""
-        from shoal._core.wire.node_messages import LogLines
+    def on_client_ended(self, client: bytes, cause: str) -> None:
+        """A driver or worker ended: what the control store keeps for it goes."""
+        self.control.on_owner_gone(client.hex(), cause)
+        self.control.on_client_gone(client)
+        self.groups.table.on_client_gone(client)
 
-        if self.driver is not None and self.config["log_to_driver"]:
-            self.driver.send(LogLines(lines))
+    def log(self, worker_id: bytes, lines: list[OutputLine]) -> None:
+        """Pass lines of a worker on to the driver of its job."""
+        self.drivers.show(worker_id, lines)
 
     def preload(self, modules: list[str]) -> None:
         """Have the fork server import modules that workers will want."""

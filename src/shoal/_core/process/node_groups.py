@@ -39,9 +39,8 @@ class LocalGroups:
         """A process's message; False when it is not about placement groups."""
         if not self.table.on_request(client, message):
             return False
-        self._deliver()
         # A group that was made, or removed, changes what can be granted.
-        self._daemon.machine.schedule()
+        self._deliver_and_schedule()
         return True
 
     def offer_room(self) -> bool:
@@ -51,6 +50,25 @@ class LocalGroups:
         waits = self.table.on_room()
         self._deliver()
         return waits
+
+    def on_job_over(self, job_id: bytes) -> None:
+        """A driver left: the groups of its job end."""
+        self.table.on_job_over(job_id)
+        self._deliver_later()
+
+    def on_actor_over(self, actor_id: bytes) -> None:
+        """An actor died for good: groups that it made may end."""
+        self.table.on_actor_over(actor_id)
+        self._deliver_later()
+
+    def _deliver_later(self) -> None:
+        """At the end of the turn: what runs now may be in the middle of the node."""
+        if self._to_node:
+            self._daemon.engine.call_at(monotonic(), self._deliver_and_schedule)
+
+    def _deliver_and_schedule(self) -> None:
+        self._deliver()
+        self._daemon.machine.schedule()
 
     def _deliver(self) -> None:
         """Carry messages to and fro until all is said."""

@@ -1,8 +1,9 @@
-"""Views of the node and of the control store, for ``nodes()``, the state API, people."""
+"""Views of the node and of the control store, for the state API and for people."""
 
 from __future__ import annotations
 
 import socket
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from shoal._core.base.resources import ResourceSet
@@ -36,6 +37,8 @@ class NodeQueries:
     def __init__(self, daemon: NodeDaemon) -> None:
         self._daemon = daemon
         self._gatherings: dict[int, _Gathering] = {}
+        #: askers number their requests each for itself
+        self._gathering_numbers = count(1)
         self._metrics: dict[bytes, list[Any]] = {}
 
     def on_query(self, client: bytes, message: NodeQuery) -> None:
@@ -114,13 +117,10 @@ class NodeQueries:
 
     def _gather(self, client: bytes, message: NodeQuery) -> None:
         daemon = self._daemon
-        workers = {
-            worker_id: None
-            for worker_id, connection in daemon.clients.items()
-            if connection is not daemon.driver
-        }
-        number = message.request
-        self._gatherings[number] = _Gathering(client, number, workers)
+        known = daemon.machine.workers.workers
+        workers = {one: None for one in daemon.clients if one in known}
+        number = next(self._gathering_numbers)
+        self._gatherings[number] = _Gathering(client, message.request, workers)
         for worker_id in workers:
             daemon.send(worker_id, CollectEvents(number))
         self._answer_if_complete(number)
@@ -140,4 +140,5 @@ class NodeQueries:
         gathering = self._gatherings[number]
         if not gathering.missing:
             del self._gatherings[number]
-            self._daemon.send(gathering.asker, NodeReply(number, gathering.events))
+            reply = NodeReply(gathering.number, gathering.events)
+            self._daemon.send(gathering.asker, reply)

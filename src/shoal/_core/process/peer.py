@@ -21,6 +21,7 @@ from typing import Any
 
 from shoal._core.base.ids import OWNER_TAG_BYTES, PUT_INDEX, JobId, task_id_source
 from shoal._core.base.object_ref import ObjectRef, counted_ref, hooks
+from shoal._core.io import interrupts
 from shoal._core.io.engine import Connection, Engine, Waiter
 from shoal._core.io.peer_credentials import same_user
 from shoal._core.io.shared_memory import ArenaMap
@@ -35,11 +36,17 @@ from shoal._core.owner.references import (
 )
 from shoal._core.serial.failures import decode_failure, encode_failure
 from shoal._core.serial.serializer import Serialized, deserialize, serialize
-from shoal._core.wire.control_messages import CONTROL_MESSAGES, ActorRegistered
+from shoal._core.wire.control_messages import (
+    CONTROL_MESSAGES,
+    ActorOutOfScope,
+    ActorRegistered,
+    CreateActor,
+)
 from shoal._core.wire.frame import PROTOCOL_VERSION, decoder
 from shoal._core.wire.node_messages import (
     NODE_MESSAGES,
     CreateObject,
+    FreeObjects,
     NodeQuery,
     NodeReply,
     ObjectCreated,
@@ -254,11 +261,12 @@ class Peer:
             self.on_node_message(message)
 
     def _on_node_closed(self, _: Connection, reason: str) -> None:
-        self.lost_reason = reason
-        for waiter, _answer in list(self._answers.values()):
-            waiter.arrived()
         if self.on_node_lost is not None:
             self.on_node_lost(reason)
+        self.lost_reason = self.lost_reason or reason
+        for waiter, _answer in list(self._answers.values()):
+            waiter.arrived()
+        self.owner.on_session_lost(self._lost_error())
 
     # -- the owner's port --------------------------------------------------------
 
@@ -293,19 +301,54 @@ class Peer:
         with self.lock:
             self._check_alive()
             self._answers[number] = waiter, answer
-            self.send_node(make(number))
+            request = make(number)
+            self.send_node(request)
             self.engine.flush()
         deadline = None if timeout is None else monotonic() + timeout
         try:
             self.engine.wait(waiter, deadline)
-        finally:
-            self._answers.pop(number, None)
+        except BaseException:
+            self._abandon(number, request, answer)
+            raise
+        self._answers.pop(number, None)
         if not answer:
             self._check_alive()
             raise RaySystemError(
                 RuntimeError(f"the node daemon did not answer within {timeout} s")
             )
         return answer[0]
+
+    def _abandon(self, number: int, request: object, answer: list[Any]) -> None:
+        """An interrupt ended a wait: what the answer brings is given back."""
+
+        def on_answer() -> None:
+            self._answers.pop(number, None)
+            if answer:
+                self._give_back(request, answer[0])
+
+        with self.lock:
+            if answer:
+                on_answer()
+            else:
+                self._answers[number] = _LateAnswer(on_answer), answer
+
+    def _give_back(self, request: object, answer: Any) -> None:
+        if isinstance(answer, ObjectPinned):
+            assert isinstance(request, PinObject)
+            if answer.offset >= 0:
+                self.send_node(UnpinObjects([request.object_id]))
+        elif isinstance(answer, ObjectCreated):
+            assert isinstance(request, CreateObject)
+            if answer.offset >= 0:
+                self._abort(request.object_id)
+        elif isinstance(answer, ActorRegistered) and isinstance(request, CreateActor):
+            if answer.spec is not None and answer.spec.actor_id == request.spec.actor_id:
+                self.send_node(ActorOutOfScope(request.spec.actor_id))
+
+    def _abort(self, object_id: bytes) -> None:
+        """Give up an object that is not written: one both freed and sealed goes."""
+        self.send_node(FreeObjects([object_id]))
+        self.send_node(SealObject(object_id))
 
     def ask_later(
         self, make: Callable[[int], object], on_answer: Callable[[Any], None]
@@ -344,12 +387,15 @@ class Peer:
 
     def _check_alive(self) -> None:
         if self.lost_reason:
-            raise RaySystemError(
-                ConnectionError(
-                    f"the node daemon of this session is gone ({self.lost_reason}); "
-                    "call shutdown() and init() to begin a new session"
-                )
+            raise self._lost_error()
+
+    def _lost_error(self) -> RaySystemError:
+        return RaySystemError(
+            ConnectionError(
+                f"the node daemon of this session is gone ({self.lost_reason}); "
+                "call shutdown() and init() to begin a new session"
             )
+        )
 
     # -- references --------------------------------------------------------------
 
@@ -396,6 +442,8 @@ class Peer:
 
     def put(self, value: object) -> ObjectRef[Any]:
         """Store a value; returns its ref."""
+        if interrupts.pending:
+            interrupts.check()
         object_id = self.next_task_id() + PUT_INDEX
         if isinstance(value, RayError):
             return self._put_error(object_id, value)
@@ -444,7 +492,12 @@ class Peer:
         )
         if created.offset < 0:
             raise ObjectStoreFullError(created.reason)
-        packed.write_into(self.arena.writable(created.offset, packed.size))
+        try:
+            packed.write_into(self.arena.writable(created.offset, packed.size))
+        except BaseException:
+            with self.lock:
+                self._abort(object_id)
+            raise
         with self.lock:
             self.send_node(SealObject(object_id))
         return int(created.offset).to_bytes(8, "little")
@@ -464,6 +517,8 @@ class Peer:
 
     def get_one(self, ref: ObjectRef[Any], timeout: float | None = None) -> Any:
         """The value of one ref."""
+        if interrupts.pending:
+            interrupts.check()
         entry = self.owner.refs.entries.get(ref._id)
         if entry is None or entry.state == PENDING:
             self._await((ref,), timeout)
@@ -511,14 +566,21 @@ class Peer:
                 self.owner.tasks.drain()
             if self.engine.dirty:
                 self.engine.flush()
-        if missing and not self.block(waiter, timeout, missing):
-            with self.lock:
-                late = [entry for entry in missing if entry.state == PENDING]
-                for entry in late:
-                    entry.remove_waiter(waiter)
+        if not missing:
+            return
+        late = missing
+        try:
+            if self.block(waiter, timeout, missing):
+                late = []
+        finally:
             if late:
-                self._check_alive()
-                raise GetTimeoutError(self.explain_timeout(late, timeout))
+                with self.lock:
+                    late = [entry for entry in late if entry.state == PENDING]
+                    for entry in late:
+                        entry.remove_waiter(waiter)
+        if late:
+            self._check_alive()
+            raise GetTimeoutError(self.explain_timeout(late, timeout))
 
     def block(
         self, waiter: Waiter, timeout: float | None, missing: Sequence[Entry] = ()
@@ -686,4 +748,5 @@ def _is_queued(entry: Entry) -> bool:
 
 
 def _print_warning(text: str) -> None:
-    print(f"(shoal) {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"(shoal) {text}\n")
+    sys.stderr.flush()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shoal._core.process.native import NativeSession
+
 
 class Current:
     """The session of this process; ``None`` before init and after shutdown."""
@@ -18,6 +20,4 @@ current = Current()
 
 def adopt_worker(peer: Any, executor: Any, info: dict[str, Any]) -> None:
     """In a worker: the API talks to this worker's peer."""
-    from shoal._core.process.native import NativeSession
-
     current.session = NativeSession(peer, info, executor=executor)

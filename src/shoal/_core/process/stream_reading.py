@@ -61,7 +61,8 @@ class _LoopWait:
 
 async def wait_for_item(peer: Peer, record: TaskRecord) -> None:
     """Wait on the running loop until the next step needs no wait."""
-    from asyncio import get_running_loop
+    # Half of the time to import shoal, and few programs await.
+    from asyncio import get_running_loop  # noqa: PLC0415
 
     stream = record.stream
     while not stream.is_next_ready:

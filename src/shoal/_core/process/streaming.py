@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shoal._core.base.generators import DynamicObjectRefGenerator
 from shoal._core.base.object_ref import ObjectRef
 from shoal._core.executor.inbox import InboxTask
 from shoal._core.io.engine import Waiter
@@ -77,7 +78,7 @@ def run_stream(
         error = error.with_traceback(interrupt.__traceback__)
         finish_stream(executor, task, index, started, error)
         return
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - its consumer gets it
         finish_stream(executor, task, index, started, error)
         return
     finally:
@@ -106,8 +107,6 @@ def dynamic_values(
     peer: Peer, task: InboxTask, generator: Any, receiver: str
 ) -> list[Value]:
     """``num_returns="dynamic"``: the items, and first a value that refers to them."""
-    from shoal._core.base.generators import DynamicObjectRefGenerator
-
     items = []
     refs: list[ObjectRef[Any]] = []
     for index, item in enumerate(generator):

@@ -88,6 +88,9 @@ class WaitLoops:
         if missing > 0:
             try:
                 peer.block(waiter, timeout)
+            except BaseException:
+                watch.let_go()
+                raise
             finally:
                 watch.waiter = None
         with peer.lock:

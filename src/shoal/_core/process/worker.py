@@ -100,7 +100,8 @@ class Worker:
         self.executor.serve()
         if self._actor_start is not None:
             self.executor.is_leaving = self._is_told_to_exit
-            from shoal._core.process.actor import run_actor
+            # It needs asyncio, which workers of tasks start sooner without.
+            from shoal._core.process.actor import run_actor  # noqa: PLC0415
 
             run_actor(self.executor, self._actor_start)
         leave(0)
@@ -119,7 +120,8 @@ class Worker:
 
     def _apply_environment(self) -> None:
         """Become what the runtime environment asks for, or say why not and leave."""
-        from shoal._core.io import runtime_env
+        # Only workers of an environment of their own need it.
+        from shoal._core.io import runtime_env  # noqa: PLC0415
 
         request, peer = self.request, self.peer
         try:
@@ -128,7 +130,7 @@ class Worker:
             runtime_env.apply(prepared)
             if prepared.setup_hook:
                 runtime_env.load_setup_hook(prepared.setup_hook)()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to whoever asked for it
             reason = f"{type(error).__name__}: {error}"
             with peer.lock:
                 peer.send_node(EnvironmentFailed(request["env_key"], reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from shoal._core.io.engine import Engine
@@ -16,9 +17,12 @@ OutputLine = tuple[str, int, bool, str, bool]
 class _Stream:
     """One pipe of one worker."""
 
-    __slots__ = ("fd", "file", "is_error", "pid", "pipe")
+    __slots__ = ("fd", "file", "is_error", "pid", "pipe", "worker_id")
 
-    def __init__(self, fd: int, file: LogFile, *, is_error: bool) -> None:
+    def __init__(
+        self, worker_id: bytes, fd: int, file: LogFile, *, is_error: bool
+    ) -> None:
+        self.worker_id = worker_id
         self.fd = fd
         self.file = file
         self.is_error = is_error
@@ -30,7 +34,10 @@ class WorkerOutput:
     """The output of all workers of a node."""
 
     def __init__(
-        self, engine: Engine, folder: str, show: Callable[[list[OutputLine]], None]
+        self,
+        engine: Engine,
+        folder: str,
+        show: Callable[[bytes, list[OutputLine]], None],
     ) -> None:
         self._engine = engine
         self._folder = folder
@@ -46,16 +53,19 @@ class WorkerOutput:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read_end, False)
             path = Path(self._folder, f"worker-{worker_id.hex()}.{suffix}")
-            stream = _Stream(read_end, LogFile(path), is_error=is_error)
+            stream = _Stream(worker_id, read_end, LogFile(path), is_error=is_error)
             streams.append(stream)
             write_ends.append(write_end)
-            self._engine.add_reader(read_end, lambda _, one=stream: self._read(one))
+            self._engine.add_reader(read_end, partial(self._on_readable, stream))
         return write_ends
 
     def know_pid(self, worker_id: bytes, pid: int) -> None:
         """The worker's process id, for the prefix."""
         for stream in self._streams.get(worker_id, ()):
             stream.pid = pid
+
+    def _on_readable(self, stream: _Stream, _events: int) -> None:
+        self._read(stream)
 
     def _read(self, stream: _Stream) -> bool:
         try:
@@ -73,20 +83,22 @@ class WorkerOutput:
             return
         stream.file.append_lines(lines)
         self._show(
+            stream.worker_id,
             [
                 (line.name, stream.pid, stream.is_error, line.text, line.is_overwritten)
                 for line in lines
-            ]
+            ],
         )
 
     def tick(self, _now: float) -> None:
         """Show lines that rest unfinished, such as a progress bar's."""
-        for streams in self._streams.values():
+        for worker_id, streams in self._streams.items():
             for stream in streams:
                 line = stream.pipe.open_line()
                 if line is not None:
                     self._show(
-                        [(line.name, stream.pid, stream.is_error, line.text, True)]
+                        worker_id,
+                        [(line.name, stream.pid, stream.is_error, line.text, True)],
                     )
 
     def close(self, worker_id: bytes) -> None:

@@ -201,7 +201,7 @@ class ObjectTable:
         entry = self._entry_being_written(object_id, client, "seal")
         self._forget_writing(object_id, client)
         entry.is_sealed = True
-        if entry.is_dropped:
+        if entry.is_dropped and not entry.pins:
             self._reclaim(object_id, entry)
             return False
         return True
@@ -230,6 +230,22 @@ class ObjectTable:
         entry.pins[client] = entry.pins.get(client, 0) + 1
         self._pinned_by.setdefault(client, {})[object_id] = None
         return entry.offset, entry.size
+
+    def pin_ahead(self, object_id: bytes, client: Client) -> bool:
+        """Pin an object that is still being written, for when it can be read.
+
+        Its writer told `client` of it before telling the store that it is written, as
+        happens when the two messages travel on different connections.
+
+        Returns:
+            Whether there is such an object.
+        """
+        entry = self._entries.get(object_id)
+        if entry is None or entry.is_sealed or entry.is_dropped:
+            return False
+        entry.pins[client] = entry.pins.get(client, 0) + 1
+        self._pinned_by.setdefault(client, {})[object_id] = None
+        return True
 
     def unpin(self, object_id: bytes, client: Client, count: int = 1) -> int:
         """Give back `count` pins of `client`; returns the bytes that are free again.
@@ -388,12 +404,14 @@ class ObjectTable:
 
     def _end_pins(self, object_id: bytes, entry: _Entry, client: Client) -> int:
         del entry.pins[client]
-        if entry.is_dropped and not entry.pins:
+        if entry.is_dropped and entry.is_sealed and not entry.pins:
             return self._reclaim(object_id, entry)
         return 0
 
     def _reclaim(self, object_id: bytes, entry: _Entry) -> int:
         del self._entries[object_id]
+        for client in entry.pins:  # pinned ahead, and given up by its writer
+            self._forget_pins(object_id, client)
         return self._arena.free(entry.offset)
 
 

@@ -25,8 +25,8 @@ class Value(msgspec.Struct, array_like=True, gc=False):
     """A value, or where it is, or the error that took its place.
 
     ``data`` is the payload for ``INLINE`` and ``ERROR``, and the offset in the arena (8
-    bytes, good for the owner only) for ``IN_STORE``: the object's id is its name there.  ``refs`` are the refs inside
-    it, as (object id, owner address).
+    bytes, good for the owner only) for ``IN_STORE``: the object's id is its name
+    there.  ``refs`` are the refs inside it, as (object id, owner address).
     """
 
     kind: int
