@@ -49,6 +49,10 @@ from mypy.plugin import (
     Plugin,
     SemanticAnalyzerPluginInterface,
 )
+from mypy.plugins.dataclasses import (
+    dataclass_class_maker_callback,
+    dataclass_makers,
+)
 from mypy.typeops import bind_self, function_type
 from mypy.types import (
     AnyType,
@@ -61,13 +65,16 @@ from mypy.types import (
     get_proper_type,
 )
 
+# Hooks are told of names by the modules that define them,
 REMOTE = "shoal._api.remote_decorator.remote"
 METHOD = "shoal._api.actor_handle.method"
-ACTOR_CLASS = "shoal._api.actor_class.ActorClass"
-ACTOR_HANDLE = "shoal._api.actor_handle.ActorHandle"
-ACTOR_METHOD = "shoal._api.actor_handle.ActorMethod"
-OBJECT_REF = "shoal._core.base.object_ref.ObjectRef"
-OBJECT_REF_GENERATOR = "shoal._api.generators.ObjectRefGenerator"
+HANDLE_ATTRIBUTES = "shoal._api.actor_handle.ActorHandle"
+# and find them by the names that users import.
+ACTOR_CLASS = "shoal.actor.ActorClass"
+ACTOR_HANDLE = "shoal.actor.ActorHandle"
+ACTOR_METHOD = "shoal.actor.ActorMethod"
+OBJECT_REF = "shoal.ObjectRef"
+OBJECT_REF_GENERATOR = "shoal.ObjectRefGenerator"
 
 #: Names that ``ActorClass`` gives to the class it was made of.
 _ADDED_NAMES = ("remote", "options")
@@ -96,7 +103,7 @@ class ShoalPlugin(Plugin):
     ) -> Callable[[AttributeContext], Type] | None:
         """``handle.method``."""
         owner, _, name = fullname.rpartition(".")
-        if owner != ACTOR_HANDLE or name.startswith("__ray_"):
+        if owner != HANDLE_ATTRIBUTES or name.startswith("__ray_"):
             return None
         return partial(_type_of_method, name=name)
 
@@ -112,7 +119,7 @@ def plugin(_version: str) -> type[Plugin]:
 def _add_actor_names(context: ClassDefContext) -> bool:
     """Give the class ``remote`` and ``options``; False when it is too early for it."""
     api, info = context.api, context.cls.info
-    if "dataclass_tag" in info.metadata and "dataclass" not in info.metadata:
+    if not _has_its_constructor(context):
         return False
     anything = AnyType(TypeOfAny.explicit)
     actor = Instance(info, [anything] * len(info.type_vars))
@@ -130,13 +137,29 @@ def _add_actor_names(context: ClassDefContext) -> bool:
         kind = None if method is None else get_proper_type(method.type)
         if method is None or not isinstance(kind, FunctionLike):
             return False
-        variable = Var(name, bind_self(_seen_from(kind, actor_class, method.info)))
+        bound = bind_self(_seen_from(kind, actor_class, method.info), actor_class)
+        variable = Var(name, bound)
         variable.info = info
         variable.is_classvar = True
         variable._fullname = f"{info.fullname}.{name}"
         info.names[name] = SymbolTableNode(MDEF, variable, plugin_generated=True)
     info.metadata[_METADATA] = _counts_of_returns(info)
     return True
+
+
+def _has_its_constructor(context: ClassDefContext) -> bool:
+    """Have mypy write the constructor of a dataclass now, if it has not done so.
+
+    It asks the plugins for the decorators in the order they are written, ``@remote``
+    first.
+    """
+    is_ready = True
+    for decorator in context.cls.decorators:
+        callee = decorator.callee if isinstance(decorator, CallExpr) else decorator
+        if isinstance(callee, RefExpr) and callee.fullname in dataclass_makers:
+            one = ClassDefContext(context.cls, decorator, context.api)
+            is_ready = dataclass_class_maker_callback(one)
+    return is_ready
 
 
 def _constructor(

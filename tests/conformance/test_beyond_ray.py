@@ -112,8 +112,11 @@ def test_num_return_vals(ray_session):
 
 @pytest.mark.beyond_ray(reason="Ray has dropped the names of its 0.x versions")
 def test_old_names_of_init(fresh_ray):
-    """`redis_address` is address, with a warning; `_redis_password` is accepted."""
-    with pytest.warns(DeprecationWarning, match="address"):
+    """`redis_address` and `_redis_password` are accepted, each with a warning."""
+    with (
+        pytest.warns(DeprecationWarning, match="redis_address"),
+        pytest.warns(DeprecationWarning, match="_redis_password"),
+    ):
         ray.init(redis_address="local", num_cpus=1, _redis_password="old")
     assert ray.get(identity.remote(1)) == 1
 

@@ -70,9 +70,10 @@ def ask():
 
 before = ray.error_info()
 actor = Actor.remote()
-refs = [broken.remote("first"), actor.fail.remote()]
-for ref in refs:
-    ray.wait([ref])
+refs = [broken.remote("first")]
+ray.wait(refs)
+refs.append(actor.fail.remote())
+ray.wait(refs, num_returns=2)
 try:
     ray.get(ask.remote())
 except RuntimeError as error:

@@ -414,10 +414,11 @@ def _checked_resources(values: Mapping[str, Any]) -> dict[str, float]:
             )
     # Refuses what is not finite, or finer than the smallest quantity.
     ResourceSet({**resources, **quantities})
-    if values["num_gpus"] is not None and values["num_gpus"] != int(values["num_gpus"]):
-        raise ValueError(
-            f"num_gpus of a node must be a whole number, but is {values['num_gpus']!r}."
-        )
+    for name in ("num_cpus", "num_gpus"):
+        if values[name] is not None and values[name] != int(values[name]):
+            raise ValueError(
+                f"{name} of a node must be a whole number, but is {values[name]!r}."
+            )
     return dict(resources)
 
 

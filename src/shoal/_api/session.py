@@ -36,7 +36,7 @@ from shoal._core.process.supervisor import start_local
 
 OBJECT_STORE_FRACTION = 0.3
 OBJECT_STORE_MAX_BYTES = 200 * 10**9
-_UNITS_FLOOR = 10_000
+PAGE_BYTES = 4096
 
 
 class Session:
@@ -208,7 +208,7 @@ def _node_settings(arguments: InitArguments) -> dict[str, Any]:
     arena = arguments.object_store_bytes or min(
         int(host.memory.available * OBJECT_STORE_FRACTION), OBJECT_STORE_MAX_BYTES
     )
-    arena -= arena % _UNITS_FLOOR
+    arena -= arena % PAGE_BYTES
     memory = arguments.memory_bytes or max(0, host.memory.available - arena)
     cpus = host.cpus if arguments.num_cpus is None else arguments.num_cpus
     gpus = len(host.gpus) if arguments.num_gpus is None else arguments.num_gpus
@@ -315,7 +315,10 @@ def _address_info(local: LocalSession) -> dict[str, Any]:
 def shutdown(
     *, wait_for_processes: bool = False, _exiting_interpreter: bool = False
 ) -> None:
-    """End the session: its tasks, actors, processes and memory.
+    """End the session that this program started, or leave the one that it joined.
+
+    All that this program made ends: its tasks, actors, processes and objects.  A
+    session it joined goes on without it, and so do detached actors there.
 
     Args:
         wait_for_processes: accepted for Ray's sake; every process has ended when this

@@ -188,7 +188,8 @@ def error_info() -> list[dict[str, Any]]:
         raise RuntimeError(
             "error_info() lists the errors of a driver's tasks; this is a worker."
         )
-    return driver.describe_errors()
+    errors: list[dict[str, Any]] = driver.describe_errors()
+    return errors
 
 
 def get_resource_ids() -> dict[str, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+import shoal
+
 # Any address outside would do: a UDP socket that is connected sends nothing,
 # it only picks the interface that a packet would leave by.
 _ADDRESS_OUTSIDE = "8.8.8.8:53"
@@ -25,6 +27,9 @@ def get_node_ip_address(address: str | None = None) -> str:
     Raises:
         ValueError: `address` is not of the form `host:port`.
     """
+    if address is None and shoal.is_initialized():
+        known: str = shoal.nodes()[0]["NodeManagerAddress"]
+        return known
     host, separator, port = (address or _ADDRESS_OUTSIDE).rpartition(":")
     if not separator or not port.isdigit():
         raise ValueError(f"address must have the form host:port, got {address!r}")

@@ -28,7 +28,17 @@ class Node:
 
     def of(self, cpus: float, strategy=None):
         demand = ResourceSet({"CPU": cpus})
-        request = LeaseRequest(b"client", 1, demand, "", 1, "f", 0.0, strategy)
+        request = LeaseRequest(
+            client=b"client",
+            job=b"job1",
+            number=1,
+            demand=demand,
+            env="",
+            wanted=1,
+            name="f",
+            asked_at=0.0,
+            strategy=strategy,
+        )
         return self.destinations.of(request)
 
     def with_wish(self, cpus: float, **wish):

@@ -26,6 +26,7 @@ from shoal._core.wire.node_messages import (
 )
 
 OWNER = b"o" * 16
+JOB = b"job1"
 GROUP = b"g" * 16
 ONE = 10_000
 
@@ -90,6 +91,7 @@ class Node:
     def __init__(self) -> None:
         self.port = Port()
         self.machine = NodeMachine(self.port, ResourceSet({"CPU": 4}), 1 << 20)
+        self.machine.on_driver_joined(OWNER, JOB)
         self.pids = count(100)
 
     def reserve(self, *cpus: float, attempt: int = 1) -> None:
@@ -181,7 +183,7 @@ def test_a_lease_returned_while_its_worker_is_killed_frees_no_worker(node):
     (grant,) = node.port.said(LeaseGranted)
     node.machine.on_message(OWNER, ReturnLease(grant.lease))
     assert node.free() == 4
-    assert node.machine.workers.take_idle("") is None
+    assert node.machine.workers.take_idle((JOB, "")) is None
     node.machine.on_worker_gone(grant.worker_id, -9)
     node.machine.check()
 
@@ -214,6 +216,7 @@ def actor(actor_id: bytes) -> ActorSpec:
         strategy=["pg", GROUP, 0, True],
         placement_group=GROUP,
         capture_children=True,
+        job_id=JOB,
     )
 
 

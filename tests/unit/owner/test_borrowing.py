@@ -313,6 +313,8 @@ class World:
 
     def kill(self, address: str) -> None:
         doomed = self._doomed_with(address)
+        if len(doomed) > len(self.living) - 2:
+            return
         for one in doomed:
             self._distrust_arguments(self.living[one])
         for source, target in self.busy_links():
@@ -400,6 +402,8 @@ def _template(returns: int) -> CallTemplate:
     return CallTemplate(Callable_(0, METHOD, b"k", "m", returns=returns), 0)
 
 
+Program = tuple[Process, Running | None]
+
 PROCESS_COUNT = 4
 Pick = st.integers(0, 1 << 16)
 Picks = st.lists(Pick, max_size=2)
@@ -416,38 +420,54 @@ def choose_some(picks: list[int], among: list[Any]) -> list[Any]:
 
 
 class Borrowing(RuleBasedStateMachine):
-    """Programs and links at random."""
+    """Programs and links at random; a rule that finds nothing to do does nothing."""
 
     @initialize()
     def begin(self) -> None:
         self.world = World(PROCESS_COUNT)
 
-    def _program(self, pick: int) -> tuple[Process, Running | None]:
-        """A process, and a task in it (or what runs outside of tasks)."""
-        process = choose(pick, list(self.world.living.values()))
-        return process, choose(pick // PROCESS_COUNT, [None, *process.running])
+    def _programs(self) -> list[Program]:
+        """Every place where code runs: outside of tasks, and in each task."""
+        return [
+            (process, task)
+            for process in self.world.living.values()
+            for task in (None, *process.running)
+        ]
+
+    def _holders(self) -> list[Program]:
+        return [one for one in self._programs() if one[0].scope(one[1])]
+
+    def _tasks(self) -> list[tuple[Process, Running]]:
+        return [
+            (process, task)
+            for process in self.world.living.values()
+            for task in process.running
+        ]
+
+    def _streams(self) -> list[tuple[Process, TaskRecord]]:
+        return [
+            (process, record)
+            for process in self.world.living.values()
+            for record in process.streams
+        ]
 
     @rule(who=Pick, inner=Picks, stored=st.booleans())
     def put(self, who: int, inner: list[int], stored: bool) -> None:
-        process, task = self._program(who)
-        chosen = choose_some(inner, process.scope(task))
-        process.put(chosen, task, stored=stored)
+        process, task = choose(who, self._programs())
+        process.put(choose_some(inner, process.scope(task)), task, stored=stored)
 
     @rule(who=Pick, ref=Pick)
     def get(self, who: int, ref: int) -> None:
-        process, task = self._program(who)
-        scope = process.scope(task)
-        if scope:
-            process.get(choose(ref, scope), task)
+        if holders := self._holders():
+            process, task = choose(who, holders)
+            process.get(choose(ref, process.scope(task)), task)
 
     @rule(who=Pick, to=Pick, deps=Picks, nested=Picks, is_stream=st.booleans())
     def call(
         self, who: int, to: int, deps: list[int], nested: list[int], is_stream: bool
     ) -> None:
-        process, task = self._program(who)
+        process, task = choose(who, self._holders() or self._programs())
         others = [one for one in self.world.living if one != process.address]
-        if not others:
-            return
         scope = process.scope(task)
         process.call(
             choose(to, others),
@@ -459,53 +479,52 @@ class Borrowing(RuleBasedStateMachine):
 
     @rule(who=Pick, ref=Pick)
     def drop(self, who: int, ref: int) -> None:
-        process, task = self._program(who)
-        scope = process.scope(task)
-        if scope:
+        if holders := self._holders():
+            process, task = choose(who, holders)
+            scope = process.scope(task)
             process.drop(scope, ref % len(scope))
 
     @rule(who=Pick, ref=Pick)
     def keep_beyond_the_task(self, who: int, ref: int) -> None:
-        process, task = self._program(who)
-        if task is not None and task.frame:
+        if tasks := [one for one in self._tasks() if one[1].frame]:
+            process, task = choose(who, tasks)
             process.kept.append(task.frame.pop(ref % len(task.frame)))
 
     @rule(who=Pick, refs=Picks, stored=st.booleans())
     def finish(self, who: int, refs: list[int], stored: bool) -> None:
-        process, task = self._program(who)
-        if task is not None:
+        if tasks := self._tasks():
+            process, task = choose(who, tasks)
             returned = [] if task.is_stream else choose_some(refs, task.frame)
             process.finish(task, returned, stored=stored)
 
     @rule(who=Pick, refs=Picks, stored=st.booleans())
     def yield_item(self, who: int, refs: list[int], stored: bool) -> None:
-        process, task = self._program(who)
-        if task is not None and task.is_stream:
+        if tasks := [one for one in self._tasks() if one[1].is_stream]:
+            process, task = choose(who, tasks)
             process.yield_item(task, choose_some(refs, task.frame), stored=stored)
 
-    @rule(who=Pick, which=Pick)
-    def take_item(self, who: int, which: int) -> None:
-        process, _ = self._program(who)
-        if process.streams:
-            process.take(choose(which, process.streams))
+    @rule(who=Pick)
+    def take_item(self, who: int) -> None:
+        if streams := self._streams():
+            process, record = choose(who, streams)
+            process.take(record)
 
-    @rule(who=Pick, which=Pick)
-    def drop_stream(self, who: int, which: int) -> None:
-        process, _ = self._program(who)
-        if process.streams:
-            process.drop_stream(choose(which, process.streams))
+    @rule(who=Pick)
+    def drop_stream(self, who: int) -> None:
+        if streams := self._streams():
+            process, record = choose(who, streams)
+            process.drop_stream(record)
 
     @rule(picks=st.lists(Pick, min_size=1, max_size=6))
     def deliver(self, picks: list[int]) -> None:
         for pick in picks:
-            busy = self.world.busy_links()
-            if busy:
+            if busy := self.world.busy_links():
                 self.world.deliver(*choose(pick, busy))
-            self.world.check()
+                self.world.check()
 
     @rule(who=Pick, chance=st.integers(0, 3))
     def kill(self, who: int, chance: int) -> None:
-        if not chance and len(self.world.living) > 2:
+        if not chance:
             self.world.kill(choose(who, list(self.world.living)))
 
     @invariant()

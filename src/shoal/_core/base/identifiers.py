@@ -99,6 +99,7 @@ class ActorClassID(BaseID):
 class NodeID(BaseID):
     """Id of a node."""
 
+    LENGTH = 28
     __slots__ = ()
 
 

@@ -4,7 +4,7 @@ Layout (all lengths in bytes)::
 
     JobId     4
     WorkerId 16   any process that can own objects (driver or worker)
-    NodeId   16
+    NodeId   28
     ActorId  16   random
     TaskId   24 = counter (8, little endian) + owner tag (12) + JobId (4)
     ObjectId 28 = TaskId (24) + index (4, little endian; returns count from 1)
@@ -30,6 +30,7 @@ PlacementGroupId = NewType("PlacementGroupId", bytes)
 TASK_ID_BYTES = 24
 OBJECT_ID_BYTES = 28
 UNIQUE_ID_BYTES = 16
+NODE_ID_BYTES = 28
 OWNER_TAG_BYTES = 12
 JOB_ID_BYTES = 4
 

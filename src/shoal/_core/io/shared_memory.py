@@ -10,17 +10,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import sys
 import weakref
 from collections.abc import Callable
-
-from shoal._core.io import interrupts
-
-#: Copies at least this large go through numpy, when the program has it: it copies
-#: with wider instructions than a memoryview assignment and without the GIL.
-_NUMPY_COPY_BYTES = 1 << 20
-#: Fresh memory takes about 1 s/GB: pieces of this size take well under 0.1 s.
-_PIECE_BYTES = 64 << 20
 
 
 def create_arena(size: int) -> int:
@@ -55,31 +46,3 @@ class ArenaMap:
         finalizer = weakref.finalize(extent, on_release)
         finalizer.atexit = False
         return memoryview(extent).cast("B").toreadonly()
-
-
-def copy_into(target: memoryview, source: memoryview) -> None:
-    """Copy bytes as fast as this process can; in pieces, so that Ctrl-C gets through.
-
-    Raises:
-        KeyboardInterrupt: the user had enough; the target is written in part.
-    """
-    size = len(source)
-    if size <= _PIECE_BYTES:
-        _copy_piece(target[:size], source)
-        return
-    for start in range(0, size, _PIECE_BYTES):
-        if interrupts.pending:
-            interrupts.check()
-        stop = min(start + _PIECE_BYTES, size)
-        _copy_piece(target[start:stop], source[start:stop])
-
-
-def _copy_piece(target: memoryview, source: memoryview) -> None:
-    numpy = sys.modules.get("numpy") if len(source) >= _NUMPY_COPY_BYTES else None
-    if numpy is None:
-        target[:] = source
-    else:
-        numpy.copyto(
-            numpy.frombuffer(target, dtype=numpy.uint8),
-            numpy.frombuffer(source, dtype=numpy.uint8),
-        )

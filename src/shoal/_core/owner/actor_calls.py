@@ -46,6 +46,7 @@ class ActorCalls:
         "failure",
         "holds",
         "incarnation",
+        "is_killed",
         "init_failed",
         "is_ordered",
         "owner",
@@ -82,6 +83,8 @@ class ActorCalls:
         #: creation arguments, held while the actor may be remade
         self.holds: list[bytes] = []
         self.unanswered = 0
+        #: killed by this process: later calls wait here for the news of its death
+        self.is_killed = False
 
     @property
     def waiting_count(self) -> int:
@@ -97,7 +100,12 @@ class ActorCalls:
 
     def on_resolved(self, record: TaskRecord) -> None:
         """A call's arguments are there (or it was put back to be sent again)."""
-        if self.channel is not None and self.queue and self.queue[0] is record:
+        if (
+            self.channel is not None
+            and not self.is_killed
+            and self.queue
+            and self.queue[0] is record
+        ):
             self.queue.popleft()
             self._tasks.push(self.channel, record)
             if self.queue:
@@ -118,7 +126,7 @@ class ActorCalls:
                 self._tasks.fail(self.queue.popleft(), self.death())
             return
         channel = self.channel
-        if channel is None:
+        if channel is None or self.is_killed:
             return
         if self.is_ordered:
             while self.queue and not self.queue[0].missing:

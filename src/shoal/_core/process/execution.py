@@ -348,9 +348,9 @@ class Executor:
             del events[: EVENTS_KEPT_MAX // 2]
         started = task.started_at
         if started:
-            events.append(
-                (task.call.name, task.message.task_id, started, time() - started, {})
-            )
+            name = task.message.label or task.call.name
+            took = time() - started
+            events.append((name, task.message.task_id, started, took, {}))
 
     def on_error(self, task: InboxTask, error: BaseException, started: float) -> None:
         """A task raised: answer with the error, or leave if it says so."""

@@ -91,8 +91,13 @@ class Helper:
             and not definition.max_calls
             and record.sclass.env == worker_state.env
             and record.sclass.demand == worker_state.demand
-            and record.sclass.strategy is None
+            and record.sclass.strategy in (None, self._captured_strategy())
         )
+
+    def _captured_strategy(self) -> list[Any] | None:
+        """The strategy of children that stay in this task's placement group."""
+        group = worker_state.captured
+        return ["pg", group, -1, True] if group else None
 
     def deliver(self, message: Any) -> None:
         """Take a message of the process to itself (under the engine's lock)."""

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shoal._core.base.ids import JOB_ID_BYTES, UNIQUE_ID_BYTES
+from shoal._core.base.ids import JOB_ID_BYTES, NODE_ID_BYTES, UNIQUE_ID_BYTES
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.owner.calls import STREAMING, CallTemplate
 from shoal._core.owner.references import ACTOR_SUFFIX, PENDING
@@ -92,7 +92,7 @@ class LocalModeSession:
     def __init__(
         self, settings: dict[str, Any], on_change: Callable[[], None]
     ) -> None:
-        node_id = os.urandom(UNIQUE_ID_BYTES)
+        node_id = os.urandom(NODE_ID_BYTES)
         self.peer = LocalPeer((1).to_bytes(JOB_ID_BYTES, "little"))
         self.supply = LocalSupply(settings["resources"], node_id, settings["labels"])
         self.executor = LocalExecutor(self.peer, self.supply)

@@ -355,6 +355,9 @@ class NativeSession:
     def kill_actor(self, actor_id: bytes, *, no_restart: bool) -> None:
         """End an actor at once."""
         with self.peer.lock:
+            calls = self.peer.owner.actors.get(actor_id)
+            if calls is not None and no_restart:
+                calls.is_killed = True  # it may live on for a moment
             message = KillActor(actor_id, no_restart, "it was killed by `ray.kill`")
             self.peer.send_node(message)
             self.peer.engine.flush()

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
@@ -393,7 +394,9 @@ class NodeDaemon:
         self.drivers.release_leaving()
 
     def on_client_ended(self, client: bytes, cause: str) -> None:
-        """A driver or worker ended: what the control store keeps for it goes."""
+        """A driver or worker ended: what is kept for it goes."""
+        # It removes its socket itself, unless it was killed.
+        Path(self.session_dir, "p", client.hex()).unlink(missing_ok=True)
         self.control.on_owner_gone(client.hex(), cause)
         self.control.on_client_gone(client)
         self.groups.table.on_client_gone(client)

@@ -85,7 +85,8 @@ class LocalDrivers:
             return
         try:
             link.pidfd = os.pidfd_open(link.job.pid)
-        except ProcessLookupError:  # it hung up, too: that is noticed next
+        except ProcessLookupError:
+            link.connection.close("the driver ended")
             return
         self._daemon.engine.add_reader(
             link.pidfd, lambda _: link.connection.close("the driver ended")

@@ -35,7 +35,12 @@ from shoal._core.owner.references import (
     Entry,
 )
 from shoal._core.serial.failures import decode_failure, encode_failure
-from shoal._core.serial.serializer import Serialized, deserialize, serialize
+from shoal._core.serial.serializer import (
+    Serialized,
+    copy_bytes,
+    deserialize,
+    serialize,
+)
 from shoal._core.wire.control_messages import (
     CONTROL_MESSAGES,
     ActorOutOfScope,
@@ -729,6 +734,10 @@ class Peer:
                 os.unlink(self.socket_path(self.address))
             except FileNotFoundError:  # the session's directory went first
                 return
+
+
+# ``store`` takes back what an interrupted copy leaves half written.
+interrupts.interruptible(copy_bytes)
 
 
 def _in_main_thread() -> bool:

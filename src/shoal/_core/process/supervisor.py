@@ -11,7 +11,7 @@ import tempfile
 import time
 from typing import Any
 
-from shoal._core.base.ids import UNIQUE_ID_BYTES
+from shoal._core.base.ids import NODE_ID_BYTES
 from shoal._core.process.joining import (
     SESSION_PREFIX,
     LocalSession,
@@ -66,7 +66,7 @@ def start_local(
     config = {
         **settings,
         "session_dir": session_dir,
-        "node_id": os.urandom(UNIQUE_ID_BYTES).hex(),
+        "node_id": os.urandom(NODE_ID_BYTES).hex(),
         "driver_pid": os.getpid(),
         "sys_path": absolute_sys_path(),
     }

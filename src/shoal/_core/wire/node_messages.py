@@ -15,7 +15,11 @@ from shoal._core.wire.worker_messages import Message
 
 
 class Hello(Message, tag=101):
-    """First frame of a client (driver or worker) to its node daemon."""
+    """First frame of a client (driver or worker) to its node daemon.
+
+    ``info`` of a driver is what its job is: ``facts`` for the API in its processes,
+    ``setup`` of its workers, and whether it shows their output (``log_to_driver``).
+    """
 
     version: int
     role: str
@@ -27,7 +31,10 @@ class Hello(Message, tag=101):
 
 
 class Welcome(Message, tag=102):
-    """The daemon's answer; a driver also receives the arena as a descriptor."""
+    """The daemon's answer to a driver; the next byte carries the arena's descriptor.
+
+    ``session`` is what the API knows: the facts of its job and of the node.
+    """
 
     node_id: bytes
     job_id: bytes
@@ -250,7 +257,10 @@ class NodeReply(Message, tag=130):
 
 
 class ShutdownSession(Message, tag=131):
-    """The driver leaves: end everything that belongs to it."""
+    """The driver leaves: end all that belongs to it, and hang up when that is done.
+
+    From the driver that started the session: end the session.
+    """
 
     reason: str
 
