@@ -46,6 +46,7 @@ from shoal._core.base.identifiers import (
     WorkerID,
 )
 from shoal._core.base.object_ref import ObjectRef
+from shoal._core.base.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from shoal import actor as actor
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from shoal import types as types
     from shoal import util as util
 
-__version__ = "0.1.0"
 __commit__ = ""
 
 #: What a process is for: Ray's constants.  ``init`` makes a driver, "script mode".

@@ -126,7 +126,7 @@ def _add_actor_names(context: ClassDefContext) -> bool:
     handle = api.named_type_or_none(ACTOR_HANDLE, [actor])
     if handle is None:
         return False
-    signature = _constructor(api, info, handle)
+    signature = _constructor(api, actor, handle)
     if signature is None:
         return False
     actor_class = api.named_type_or_none(ACTOR_CLASS, [signature])
@@ -163,11 +163,11 @@ def _has_its_constructor(context: ClassDefContext) -> bool:
 
 
 def _constructor(
-    api: SemanticAnalyzerPluginInterface, info: TypeInfo, handle: Instance
+    api: SemanticAnalyzerPluginInterface, actor: Instance, handle: Instance
 ) -> CallableType | None:
     """The constructor as a function that returns a handle; None when it's too early."""
     function = api.named_type("builtins.function")
-    found = info.get_method("__init__")
+    found = actor.type.get_method("__init__")
     init = found.func if isinstance(found, Decorator) else found
     if init is None or init.info.fullname == "builtins.object":
         return CallableType([], [], [], handle, function)
@@ -176,7 +176,7 @@ def _constructor(
     kind = function_type(init, function)
     if not isinstance(kind, CallableType):
         return _takes_anything(handle, function)
-    kind = _seen_from(kind, Instance(info, list(info.defn.type_vars)), init.info)
+    kind = _seen_from(kind, actor, init.info)
     assert isinstance(kind, CallableType)
     return kind.copy_modified(
         arg_types=kind.arg_types[1:],

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from shoal._api.generators import ObjectRefGenerator
+from shoal._api.option_types import MethodOptions
 from shoal._api.options import resolve_num_returns, validate_method_options
 from shoal._api.remote_call import F_co, RemoteCall
 from shoal._api.session import current_session
@@ -25,6 +34,7 @@ from shoal._core.process.templates import (
 from shoal.exceptions import ActorHandleNotFoundError
 
 T_co = TypeVar("T_co", covariant=True)
+_FunctionT = TypeVar("_FunctionT", bound=Callable[..., Any])
 
 #: Where ``@method`` keeps its options on the function.
 METHOD_OPTIONS_ATTRIBUTE = "__shoal_method_options__"
@@ -228,6 +238,12 @@ def _load(packed: bytes) -> CallSignature:
     return signature
 
 
+@overload
+def method(function: _FunctionT, /) -> _FunctionT: ...
+@overload
+def method(
+    **options: Unpack[MethodOptions],
+) -> Callable[[_FunctionT], _FunctionT]: ...
 def method(*args: Any, **options: Any) -> Any:
     """Set options of one method of an actor class: ``@method(num_returns=2)``.
 

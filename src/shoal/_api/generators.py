@@ -70,8 +70,8 @@ class ObjectRefGenerator(Generic[T_co]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "An ObjectRefGenerator cannot be pickled or passed to a task: it belongs to "
-            "the process that called the generator. Pass the refs it yields."
+            "An ObjectRefGenerator cannot be pickled or passed to a task: it belongs "
+            "to the process that called the generator. Pass the refs it yields."
         )
 
     def send(self, _value: object) -> NoReturn:

@@ -73,7 +73,9 @@ def get(
     return native.get_many(object_refs, timeout)
 
 
-def put(value: _T, *, _owner: Any = None, _tensor_transport: Any = None) -> ObjectRef[_T]:
+def put(
+    value: _T, *, _owner: Any = None, _tensor_transport: Any = None
+) -> ObjectRef[_T]:
     """Store a value; returns its ref.
 
     Raises:
@@ -87,7 +89,9 @@ def put(value: _T, *, _owner: Any = None, _tensor_transport: Any = None) -> Obje
             "holds it."
         )
     if _owner is not None:
-        raise ValueError("_owner is not supported any more: the caller owns the object.")
+        raise ValueError(
+            "_owner is not supported any more: the caller owns the object."
+        )
     if _tensor_transport is not None:
         raise NotImplementedError("_tensor_transport needs GPUs that talk directly.")
     ref: ObjectRef[_T] = current_session().native.put(value)

@@ -48,6 +48,19 @@ class ActorOptions(SharedOptions, total=False):
     object_store_memory: int | None
 
 
+class MethodOptions(TypedDict, total=False):
+    """Options of an actor's methods, as ``@method`` takes them."""
+
+    num_returns: int | Literal["streaming", "dynamic"] | None
+    concurrency_group: str | None
+    max_task_retries: int | None
+    retry_exceptions: bool | Sequence[type[BaseException]] | None
+    enable_task_events: bool | None
+    tensor_transport: str | None
+    _generator_backpressure_num_objects: int | None
+    _num_objects_per_yield: int | None
+
+
 class RemoteOptions(TaskOptions, ActorOptions, total=False):
     """What ``@remote(...)`` accepts before it knows what it decorates."""
 

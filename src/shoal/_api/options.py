@@ -13,7 +13,6 @@ What it does not do: resolve placement groups or runtime environments, or merge 
 of decorator and call (``{**decorator, **call}`` is all there is to it).
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +27,7 @@ from shoal._api.scheduling import (
     PlacementGroupSchedulingStrategy,
     SchedulingStrategy,
 )
+from shoal._api.user_warnings import warn_user
 from shoal._core.base.resources import ResourceSet
 
 Options = dict[str, Any]
@@ -247,11 +247,9 @@ def validate_actor_options(options: Mapping[str, Any], *, in_options: bool) -> O
     """
     checked = _validate(options, Place.ACTOR_OPTIONS if in_options else Place.ACTOR)
     if checked.get("object_store_memory") is not None:
-        warnings.warn(
+        warn_user(
             "'object_store_memory' has no effect on actors and is deprecated; leave "
-            "it out.",
-            DeprecationWarning,
-            stacklevel=3,
+            "it out."
         )
     if checked.get("name") is not None:
         checks.check_not_empty("name", checked["name"])
@@ -305,11 +303,9 @@ def resolve_num_returns(
             "but this function has no 'yield'."
         )
     if num_returns == "dynamic":
-        warnings.warn(
+        warn_user(
             "num_returns='dynamic' is deprecated: leave it out, and the refs of a "
-            "generator's values arrive one by one.",
-            DeprecationWarning,
-            stacklevel=3,
+            "generator's values arrive one by one."
         )
         return "dynamic"
     return "streaming"
@@ -425,11 +421,7 @@ def _legacy_or_refuse(name: str, place: Place) -> Option:
     """The option that an old name stands for; an error if it is not an old name."""
     modern = OPTIONS.get(_LEGACY_NAMES.get(name, ""))
     if modern is not None and place in modern.places:
-        warnings.warn(
-            f"The option {name!r} is deprecated: use {modern.name!r}.",
-            DeprecationWarning,
-            stacklevel=5,
-        )
+        warn_user(f"The option {name!r} is deprecated: use {modern.name!r}.")
         return modern
     decorator = _DECORATOR_OF.get(place)
     known = OPTIONS.get(name)

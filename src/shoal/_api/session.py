@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 import threading
 import uuid
@@ -21,7 +20,7 @@ from shoal._api.init_arguments import (
 from shoal._api.job_config import with_job_config
 from shoal._api.logging_config import logging_facts, set_up_driver_logging
 from shoal._core.base.object_ref import hooks
-from shoal._core.io import host_stats, interrupts
+from shoal._core.base.version import VERSION
 from shoal._core.process.context import worker_state
 from shoal._core.process.driver import Driver
 from shoal._core.process.joining import (
@@ -31,12 +30,9 @@ from shoal._core.process.joining import (
     join_session,
 )
 from shoal._core.process.native import NativeSession
+from shoal._core.process.node_settings import node_settings
 from shoal._core.process.session import current
 from shoal._core.process.supervisor import start_local
-
-OBJECT_STORE_FRACTION = 0.3
-OBJECT_STORE_MAX_BYTES = 200 * 10**9
-PAGE_BYTES = 4096
 
 
 class Session:
@@ -122,11 +118,9 @@ class RayContext(Mapping[str, Any]):
     """What ``init`` returns; also a context manager that shuts down at its end."""
 
     def __init__(self, session: Session) -> None:
-        from shoal import __version__
-
         self.dashboard_url: str | None = None
         self.python_version = ".".join(map(str, sys.version_info[:3]))
-        self.ray_version = __version__
+        self.ray_version = VERSION
         self.ray_commit = ""
         self.address_info = session.address_info
 
@@ -142,7 +136,8 @@ class RayContext(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         warnings.warn(
-            f'reading the context as a dictionary is deprecated: use .address_info["{key}"]',
+            "reading the context as a dictionary is deprecated: use "
+            f'.address_info["{key}"]',
             DeprecationWarning,
             stacklevel=2,
         )
@@ -204,32 +199,15 @@ def init(address: str | None = None, **options: Any) -> RayContext:
 
 def _node_settings(arguments: InitArguments) -> dict[str, Any]:
     """What the daemon of a new session is told of its node."""
-    host = host_stats.detect_host(os.environ)
-    arena = arguments.object_store_bytes or min(
-        int(host.memory.available * OBJECT_STORE_FRACTION), OBJECT_STORE_MAX_BYTES
+    return node_settings(
+        num_cpus=arguments.num_cpus,
+        num_gpus=arguments.num_gpus,
+        memory_bytes=arguments.memory_bytes,
+        object_store_bytes=arguments.object_store_bytes,
+        resources=arguments.resources,
+        labels=arguments.labels,
+        name=arguments.node_name,
     )
-    arena -= arena % PAGE_BYTES
-    memory = arguments.memory_bytes or max(0, host.memory.available - arena)
-    cpus = host.cpus if arguments.num_cpus is None else arguments.num_cpus
-    gpus = len(host.gpus) if arguments.num_gpus is None else arguments.num_gpus
-    resources: dict[str, float] = {
-        "CPU": cpus,
-        "GPU": gpus,
-        "memory": memory,
-        "object_store_memory": arena,
-        "node:127.0.0.1": 1.0,
-        "node:__internal_head__": 1.0,
-        **arguments.resources,
-    }
-    if host.accelerator:
-        resources[f"accelerator_type:{host.accelerator}"] = 1.0
-    return {
-        "resources": {name: amount for name, amount in resources.items() if amount},
-        "arena_bytes": arena,
-        "prestart": max(1, min(int(cpus), host.cpus)),
-        "node_name": arguments.node_name or "127.0.0.1",
-        "labels": arguments.labels,
-    }
 
 
 def _job_facts(arguments: InitArguments) -> dict[str, Any]:
@@ -263,10 +241,6 @@ def _start(arguments: InitArguments) -> Session:
     native = NativeSession(local.peer, local.facts)
     session = Session(native, arguments, driver)
     session.address_info = _address_info(local)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and (
-        threading.current_thread() is threading.main_thread()
-    ):
-        interrupts.install(_always)
     return session
 
 
@@ -290,10 +264,6 @@ def _main_module() -> str:
         return str(spec.name)
     file = getattr(main, "__file__", None) or "__main__"
     return os.path.splitext(os.path.basename(file))[0]
-
-
-def _always() -> bool:
-    return True
 
 
 def _address_info(local: LocalSession) -> dict[str, Any]:

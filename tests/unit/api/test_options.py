@@ -356,7 +356,7 @@ def test_workers_with_gpus_end_after_one_call():
 
 def test_strategy_from_old_and_new_options():
     group = Group()
-    affinity = NodeAffinitySchedulingStrategy("ab" * 16, soft=True)
+    affinity = NodeAffinitySchedulingStrategy("ab" * 28, soft=True)
     assert resolve_strategy({}) is None
     assert resolve_strategy({"scheduling_strategy": affinity}) is affinity
     spread = {"scheduling_strategy": "SPREAD", "placement_group": "default"}

@@ -18,7 +18,7 @@ from shoal.util.scheduling_strategies import (
     PlacementGroupSchedulingStrategy,
 )
 
-NODE = "ab" * 16
+NODE = "ab" * 28
 
 
 class Group:
@@ -72,14 +72,14 @@ def test_values_do_not_change():
         VALUES[2].soft = True
 
 
-@pytest.mark.parametrize("node_id", ["zz", "ab", "", "z" * 32, "ab" * 17, 3])
+@pytest.mark.parametrize("node_id", ["zz", "ab", "", "z" * 56, "ab" * 17, 3])
 def test_bad_node_ids(node_id):
     with pytest.raises(ValueError, match=r"Invalid node_id.*shoal\.nodes\(\)"):
         NodeAffinitySchedulingStrategy(node_id, soft=True)
 
 
 def test_node_ids_may_be_id_objects_and_long_as_in_ray():
-    assert NodeAffinitySchedulingStrategy(bytes(16), soft=True).node_id == "00" * 16
+    assert NodeAffinitySchedulingStrategy(bytes(28), soft=True).node_id == "00" * 28
     assert NodeAffinitySchedulingStrategy("cd" * 28, soft=True).node_id == "cd" * 28
 
 

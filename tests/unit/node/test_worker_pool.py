@@ -57,6 +57,18 @@ def test_unused_workers_of_a_job() -> None:
     assert pool.unused_of(ONE) == [idle, kept]
 
 
+def test_workers_that_refused_to_end_are_asked_again() -> None:
+    """After a while, as their objects may have gone."""
+    pool = WorkerPool()
+    kept = idle_worker(pool, b"a", ONE, 3)
+    idle_worker(pool, b"b", ONE, 1)
+    pool.retire(kept)
+    assert pool.kept_since(9) == []
+    kept.is_kept = True
+    assert pool.kept_since(2) == []
+    assert pool.kept_since(3) == [kept]
+
+
 def test_a_job_is_ending_until_its_processes_have_gone() -> None:
     """Those told to end count, whatever they were doing."""
     pool = WorkerPool()

@@ -317,9 +317,8 @@ class World:
             return
         for one in doomed:
             self._distrust_arguments(self.living[one])
-        for source, target in self.busy_links():
-            while source in doomed and self._links[source, target].queue:
-                self.deliver(source, target)
+        while last := [link for link in self.busy_links() if link[0] in doomed]:
+            self.deliver(*last[0])
         for one in doomed:
             del self.living[one]
         for one in doomed:

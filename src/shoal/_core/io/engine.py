@@ -494,6 +494,32 @@ class Engine:
         except BlockingIOError:
             return
 
+    def connections(self) -> list[Connection]:
+        """The connections that are open."""
+        owners = [getattr(one, "__self__", None) for one in self._handlers.values()]
+        return [one for one in owners if isinstance(one, Connection)]
+
+    def abandon(self) -> None:
+        """In a forked child: close the copies of what the parent goes on serving.
+
+        Nothing is unregistered, as the child's epoll instance is the parent's.  The
+        parent's threads are not here, but what they had locked is.
+        """
+        self._is_closed = True
+        self.lock = threading.RLock()
+        self._lead = threading.Lock()
+        self._thread = None
+        for connection in self.connections():
+            connection.is_open = False
+            connection.sock.close()
+        self._handlers.clear()
+        self._followers.clear()
+        self._timers.clear()
+        self.dirty.clear()
+        self.callbacks.clear()
+        self._epoll.close()
+        os.close(self._wake_fd)
+
     def close(self) -> None:
         """Stop serving; wakes every thread that waits."""
         with self.lock:

@@ -516,6 +516,7 @@ class NodeMachine:
 
     def _ask_to_exit(self, worker: PoolWorker, reason: str) -> None:
         self.workers.retire(worker)
+        worker.is_kept = False
         worker.exit_cause = reason
         worker.exit_intended = True
         self._port.send(worker.worker_id, ExitWorker(graceful=True, reason=reason))
@@ -524,6 +525,7 @@ class NodeMachine:
         worker = self.workers.workers.get(client)
         if worker is not None and worker.state == EXITING:
             worker.is_kept = True
+            worker.idle_since = self._port.now()
             worker.exit_cause = ""
             worker.exit_intended = False
 
@@ -588,6 +590,8 @@ class NodeMachine:
         jobs = self.drivers.values()
         for worker in self.workers.longest_idle(since, self.cpu_count, jobs):
             self._ask_to_exit(worker, "it was idle")
+        for worker in self.workers.kept_since(since):
+            self._ask_to_exit(worker, "its objects are no longer held")
 
     # -- objects -----------------------------------------------------------------
 

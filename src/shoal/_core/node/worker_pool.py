@@ -122,12 +122,7 @@ class WorkerPool:
 
         Of these ``jobs`` those beyond ``keep``, oldest first; of others, all.
         """
-        idle = [
-            worker
-            for workers in self._idle.values()
-            for worker in workers
-            if not worker.is_kept
-        ]
+        idle = [worker for workers in self._idle.values() for worker in workers]
         over = [worker for worker in idle if worker.job not in jobs]
         idle = [worker for worker in idle if worker.job in jobs]
         idle.sort(key=lambda worker: worker.idle_since)
@@ -141,6 +136,14 @@ class WorkerPool:
             for worker in self.workers.values()
             if worker.job == job
             and (worker.state == IDLE or (worker.state == EXITING and worker.is_kept))
+        ]
+
+    def kept_since(self, since: float) -> list[PoolWorker]:
+        """Workers that refused to end, no later than ``since``."""
+        return [
+            worker
+            for worker in self.workers.values()
+            if worker.is_kept and worker.idle_since <= since
         ]
 
     def is_ending(self, job: bytes) -> bool:

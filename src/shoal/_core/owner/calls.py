@@ -55,6 +55,7 @@ class TaskRecord:
         "holds",
         "is_cancelled",
         "is_careful",
+        "is_error_seen",
         "label",
         "missing",
         "parent",
@@ -86,6 +87,8 @@ class TaskRecord:
         self.is_cancelled = False
         #: pushed alone: a worker died with it in flight
         self.is_careful = False
+        #: somebody has been given the error it ended in
+        self.is_error_seen = False
         self.parent: bytes | None = None
         self.label = ""
         self.stream: Any = None

@@ -41,6 +41,7 @@ from shoal._core.wire.worker_messages import (
 )
 from shoal.exceptions import (
     ActorUnschedulableError,
+    ObjectLostError,
     OwnerDiedError,
     ReferenceCountingAssertionError,
     RuntimeEnvSetupError,
@@ -248,7 +249,13 @@ class Owner:
         self.refs.complete(entry, Value(ERROR, data))
 
     def _fetch_failed(self, entry: Entry) -> None:
-        self._owner_died(entry)
+        if entry.owner and entry.owner != self.port.address:
+            self._owner_died(entry)
+            return
+        # Ours, and freed: the ref was rebuilt from bytes that nothing kept valid.
+        error = ObjectLostError(entry.object_id.hex(), entry.owner, "")
+        data = encode_failure(error, function_name="get", pid=0, ip="")
+        self.refs.complete(entry, Value(ERROR, data))
 
     # -- actors ------------------------------------------------------------------
 

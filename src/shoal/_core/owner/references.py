@@ -9,10 +9,13 @@ How a ref reaches another process, and who tells the owner
     * as a task argument: the caller holds it until the reply; the reply names the refs
       the executor still holds, and the caller reports those before it lets go;
     * inside a returned, streamed or fetched value: the sender registers the receiver
-      (in its own table, or by ``BorrowAdded`` to the owner) before it sends.
-So the report of a new holder always leaves before the old holder's release, on the
-same connection, and no acknowledgement is needed.  A release that overtakes the report
-of *its own* registration makes a count negative for a moment, which holds nothing.
+      (in its own table, or by ``BorrowAdded`` to the owner) before it sends.  An
+      executor that hands on a ref it has only *on loan* from its caller is named in
+      the reply even if it holds the ref no longer.
+So whoever reports a new holder is counted itself, and its own release follows the
+report on the same connection: no acknowledgement is needed, and messages of different
+processes may overtake one another.  A release that overtakes the report of *its own*
+registration makes a count negative for a moment, which holds nothing.
 
 Source: Wang et al., "Ownership", NSDI 2021, for the model; the protocol here differs.
 """
@@ -40,6 +43,8 @@ PENDING, READY_INLINE, READY_STORED, FAILED, FREED = range(5)
 _STATE_OF_KIND = {INLINE: READY_INLINE, IN_STORE: READY_STORED, ERROR: FAILED}
 _KIND_OF_STATE = {state: kind for kind, state in _STATE_OF_KIND.items()}
 
+#: Ended processes remembered; reports of what they hold come within moments, if at all.
+GONE_KEPT_MAX = 10_000
 #: The last 12 bytes of the id that stands for an actor's handles (after its ActorId).
 ACTOR_SUFFIX = b"actor-handle"
 
@@ -58,6 +63,8 @@ class Entry:
         "count",
         "data",
         "inner",
+        "is_on_loan",
+        "is_passed_on",
         "object_id",
         "owner",
         "record",
@@ -80,6 +87,10 @@ class Entry:
         self.inner: list[bytes] | None = None
         #: how many times the owner counts this process (borrowed objects only)
         self.registered = 0
+        #: came with a running task: until the reply its caller holds it for us
+        self.is_on_loan = False
+        #: handed on while on loan: kept until the reply, which names it
+        self.is_passed_on = False
         self.waiters: list[Arrival] | None = None
 
     def add_waiter(self, waiter: Arrival) -> None:
@@ -103,10 +114,14 @@ class References:
         self.entries: dict[bytes, Entry] = {}
         #: object -> process address -> holds; owned objects only
         self.lent: dict[bytes, dict[str, int]] = {}
+        #: processes that ended: reports of what they hold may still be under way
+        self._gone: dict[str, None] = {}
         #: refs met while one task's arguments are read: reported with its reply
         self.arrivals: Callable[[], list[bytes] | None] = _none
         self.on_actor_unreferenced: Callable[[bytes], None] = _ignore
         self.on_fetch_failed: Callable[[Entry], None] = _ignore
+        #: told of a task's error (record, payload) that died before anybody saw it
+        self.on_unseen_error: Callable[[Any, bytes], None] = _ignore_error
 
     # -- births ------------------------------------------------------------------
 
@@ -130,6 +145,7 @@ class References:
             return
         arrivals = self.arrivals()
         if arrivals is not None:
+            entry.is_on_loan = True
             arrivals.append(object_id)
         else:
             self._register(entry)
@@ -180,6 +196,8 @@ class References:
 
     def _forget_value(self, entry: Entry, *, free: bool) -> None:
         was_stored = entry.state == READY_STORED
+        if entry.state == FAILED:
+            self._tell_if_unseen(entry.record, entry.data)
         entry.state = FREED
         entry.data = None
         inner, entry.inner = entry.inner, None
@@ -190,6 +208,11 @@ class References:
             self._port.send_node(FreeObjects([entry.object_id]))
         if inner:
             self.release_all(inner)
+
+    def _tell_if_unseen(self, record: Any, payload: bytes) -> None:
+        if record is not None and not record.is_error_seen:
+            record.is_error_seen = True
+            self.on_unseen_error(record, payload)
 
     # -- values ------------------------------------------------------------------
 
@@ -242,6 +265,12 @@ class References:
         """A value came for which no ref is left."""
         if value.kind == IN_STORE:
             self._port.send_node(FreeObjects([entry.object_id]))
+        elif value.kind == ERROR:
+            self._tell_if_unseen(entry.record, value.data)
+        self.drop_refs(value)
+
+    def drop_refs(self, value: Value) -> None:
+        """Let go of the refs inside a value that nobody wants."""
         for object_id, owner in value.refs or ():
             self.accept(object_id, owner)
             self.release(object_id)
@@ -259,6 +288,8 @@ class References:
     ) -> Value:
         """A ready entry as a task argument: the caller holds its refs meanwhile."""
         kind = _KIND_OF_STATE[entry.state]
+        if kind == ERROR and entry.record is not None:
+            entry.record.is_error_seen = True
         data = b"" if entry.data is None else entry.data
         return Value(kind, data, entry.size, refs)
 
@@ -268,12 +299,26 @@ class References:
         for object_id, owner in refs:
             if owner == mine:
                 self._lend(object_id, receiver, 1)
-            elif owner != receiver:
+                continue
+            self._keep_until_reply(object_id)
+            if owner != receiver:
                 link = self._port.link(owner)
                 if link is not None:
                     link.send(BorrowAdded([object_id], receiver))
 
+    def _keep_until_reply(self, object_id: bytes) -> None:
+        """A ref that is on loan goes on to somebody: be counted for it, too.
+
+        Our caller's release could overtake what we send; our own cannot.
+        """
+        entry = self.entries.get(object_id)
+        if entry is not None and entry.is_on_loan and not entry.is_passed_on:
+            entry.is_passed_on = True
+            entry.count += 1
+
     def _lend(self, object_id: bytes, receiver: str, change: int) -> None:
+        if change > 0 and receiver in self._gone:
+            return
         holders = self.lent.setdefault(object_id, {})
         left = holders.get(receiver, 0) + change
         if left:
@@ -290,14 +335,18 @@ class References:
         kept = []
         for object_id in arrivals:
             entry = self.entries.get(object_id)
-            if entry is not None and entry.registered == 0 and entry.count > 0:
-                entry.registered = 1
+            if entry is None or not entry.is_on_loan:
+                continue
+            entry.is_on_loan = False
+            if entry.is_passed_on or not entry.registered:
+                entry.registered += 1
                 kept.append((object_id, entry.owner))
+            if entry.is_passed_on:
+                entry.is_passed_on = False
+                self.release(object_id)
         return kept or None
 
-    def on_still_borrowed(
-        self, kept: list[tuple[bytes, str]], borrower: str
-    ) -> None:
+    def on_still_borrowed(self, kept: list[tuple[bytes, str]], borrower: str) -> None:
         """A reply says its executor holds these on; report it to their owners."""
         self.hand_over(kept, borrower)
 
@@ -323,6 +372,9 @@ class References:
 
     def on_process_gone(self, address: str) -> None:
         """A process ended: what it borrowed it holds no longer."""
+        self._gone[address] = None
+        if len(self._gone) > GONE_KEPT_MAX:
+            del self._gone[next(iter(self._gone))]
         for object_id in [key for key, who in self.lent.items() if address in who]:
             holders = self.lent[object_id]
             del holders[address]
@@ -350,24 +402,17 @@ class References:
     def on_value_reply(self, message: ValueReply) -> None:
         """The owner answered."""
         entry = self.entries.get(message.object_id)
-        if entry is None:
-            entry = Entry(message.object_id, "", 0)
-            entry.state = FREED
-            for object_id, owner in message.value.refs or ():
-                self.accept(object_id, owner)
-                self.release(object_id)
-            return
-        if entry.state == PENDING:
+        if entry is not None and entry.state == PENDING:
             self.complete(entry, message.value)
+        else:
+            self.drop_refs(message.value)
 
     def asked_of(self, owner: str) -> list[Entry]:
         """Entries that wait for an answer of ``owner``."""
         return [
             entry
             for entry in self.entries.values()
-            if entry.owner == owner
-            and entry.state == PENDING
-            and entry.data is _ASKED
+            if entry.owner == owner and entry.state == PENDING and entry.data is _ASKED
         ]
 
     def borrowed_from(self, owner: str) -> list[Entry]:
@@ -399,4 +444,8 @@ def _none() -> None:
 
 
 def _ignore(_: Any) -> None:
+    return None
+
+
+def _ignore_error(_record: Any, _payload: bytes) -> None:
     return None

@@ -134,6 +134,8 @@ class Tasks:
         return True
 
     def _fail_dependency(self, record: TaskRecord, entry: Entry) -> None:
+        if entry.record is not None:
+            entry.record.is_error_seen = True
         data = dependency_failure(record.call.name, entry.data)
         self._fail_with(record, Value(ERROR, data))
 

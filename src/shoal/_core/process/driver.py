@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, time
 from typing import Any, TextIO
 
+from shoal._core.io import interrupts
 from shoal._core.io.driver_output import DriverOutput, choose_prefix_color
 from shoal._core.io.engine import Waiter
 from shoal._core.io.process_watch import remove_tree
@@ -17,6 +21,7 @@ from shoal._core.policy.log_folding import LogFolder
 from shoal._core.process.joining import LocalSession
 from shoal._core.serial.failures import decode_failure
 from shoal._core.wire.node_messages import LogLines, ShutdownSession
+from shoal.exceptions import RayTaskError
 
 END_TIMEOUT_S = 5.0
 ERRORS_KEPT_MAX = 1000
@@ -37,6 +42,8 @@ class Driver:
             maxlen=ERRORS_KEPT_MAX
         )
         self.peer.owner.tasks.on_failed = self._on_failed
+        if os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS", "0") == "0":
+            self.peer.owner.refs.on_unseen_error = self._on_unseen_error
         self.peer.on_node_message = self._on_node_message
         # Lines of a logging config say themselves where they come from.
         plain = local.facts["logging"] is not None
@@ -51,10 +58,27 @@ class Driver:
         self.peer.listen()
         self.peer.install_hooks()
         self.peer.engine.start_background()
+        if threading.current_thread() is threading.main_thread():
+            self._take_signals()
+
+    def _take_signals(self) -> None:
+        """Have Ctrl-C end a wait at once, and SIGTERM end the program in order.
+
+        A program that handles these signals itself is left alone.
+        """
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            interrupts.install(lambda: True)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
 
     def _on_failed(self, record: Any, value: Any) -> None:
         """A task ended in an error (under the lock)."""
         self._errors.append((time(), record.call.name, record.task_id, value.data))
+
+    def _on_unseen_error(self, record: Any, payload: bytes) -> None:
+        """The last ref to an error died, and nobody got it (under the lock)."""
+        if not record.is_cancelled:
+            self.peer.engine.callbacks.append(partial(_show_unhandled, payload))
 
     def describe_errors(self) -> list[dict[str, Any]]:
         """The last errors of this driver's tasks, oldest first."""
@@ -78,6 +102,8 @@ class Driver:
     def _on_node_message(self, message: Any) -> None:
         if isinstance(message, LogLines):
             self.peer.engine.callbacks.append(lambda: self._show(message))
+        elif isinstance(message, ShutdownSession):
+            self.peer.lost_reason = self.peer.lost_reason or message.reason
 
     def _show(self, message: LogLines) -> None:
         now = monotonic()
@@ -106,12 +132,16 @@ class Driver:
 
     def stop(self) -> None:
         """Leave; the session ends with the driver that started it."""
+        with self.peer.lock:
+            self.peer.drain_dropped()
+        peer = self.peer
+        peer.is_leaving = True
         if self._daemon is not None:
             self._end_session(self._daemon)
         else:
             self._leave_session()
-        peer = self.peer
         peer.engine.poll_now()
+        peer.lost_reason = peer.lost_reason or "the session was shut down"
         for stream in self._streams.values():
             stream.close()
         peer.close()
@@ -139,6 +169,17 @@ class Driver:
             peer.send_node(ShutdownSession("the driver shut down"))
             peer.engine.flush()
         peer.engine.wait(waiter, monotonic() + END_TIMEOUT_S)
+
+
+def _show_unhandled(payload: bytes) -> None:
+    """Tell of an error of user code that no part of the program took notice of."""
+    error = decode_failure(payload)
+    if isinstance(error, RayTaskError):
+        print(
+            f"Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): {error}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _output(stream: Callable[[], TextIO], *, plain: bool) -> DriverOutput:

@@ -24,6 +24,7 @@ from shoal._core.process.streaming import dynamic_values, run_stream
 from shoal._core.serial import functions
 from shoal._core.serial.failures import encode_failure
 from shoal._core.serial.serializer import deserialize
+from shoal._core.wire.node_messages import EventsCollected
 from shoal._core.wire.worker_messages import (
     ERROR,
     METHOD,
@@ -248,8 +249,17 @@ class Executor:
         receiver = task.link.context.address
         task_id = task.message.task_id
         if isinstance(result, RayError):
-            values = [Value(ERROR, encode_failure(result, function_name=task.call.name,
-                                                  pid=os.getpid(), ip="127.0.0.1"))]
+            values = [
+                Value(
+                    ERROR,
+                    encode_failure(
+                        result,
+                        function_name=task.call.name,
+                        pid=os.getpid(),
+                        ip="127.0.0.1",
+                    ),
+                )
+            ]
         elif returns == 1:
             value, is_plain = self.peer.pack(result, task_id + b"\1\0\0\0", receiver)
             del result
@@ -351,6 +361,11 @@ class Executor:
             name = task.message.label or task.call.name
             took = time() - started
             events.append((name, task.message.task_id, started, took, {}))
+
+    def report_events(self, request: int = 0) -> None:
+        """Tell the daemon what ran here since it was last told (under the lock)."""
+        events, self.events = self.events, []
+        self.peer.send_node(EventsCollected(request, events))
 
     def on_error(self, task: InboxTask, error: BaseException, started: float) -> None:
         """A task raised: answer with the error, or leave if it says so."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from shoal._core.base.ids import UNIQUE_ID_BYTES
 from shoal._core.io.peer_credentials import same_user
+from shoal._core.io.session_dirs import SESSION_PREFIX
 from shoal._core.process.peer import Peer
 from shoal._core.wire.frame import PROTOCOL_VERSION, FrameReader, decoder, encode
 from shoal._core.wire.node_messages import Hello, Welcome
@@ -26,7 +27,6 @@ from shoal._core.wire.worker_messages import ConnectionRefused
 
 START_TIMEOUT_S = 60.0
 ADDRESS_PREFIX = "unix:"
-SESSION_PREFIX = "session_"
 _SOCKET = "node.sock"
 _decode = decoder(Welcome | ConnectionRefused)
 

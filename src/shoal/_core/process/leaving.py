@@ -24,6 +24,7 @@ def exit_worker(executor: Any, error: BaseException) -> None:
         code = getattr(error, "code", None)
         reason = f"exited because its task called sys.exit({code!r})"
     with executor.peer.lock:
+        executor.report_events()
         executor.peer.send_node(WorkerExiting(reason, actor))
         executor.peer.engine.flush()
     leave(0 if actor else 1)

@@ -31,6 +31,7 @@ from shoal._core.io.process_watch import (
     kill_descendants,
     remove_tree,
 )
+from shoal._core.io.session_dirs import make_session_dir
 from shoal._core.io.shared_memory import create_arena
 from shoal._core.node.machine import NodeMachine
 from shoal._core.process.node_drivers import LocalDrivers
@@ -75,6 +76,8 @@ _decode = decoder(
 
 def main(config: dict[str, Any], driver_fd: int) -> None:
     """Run the daemon of a local session until its driver leaves."""
+    make_session_dir(config["session_dir"])
+    _speak_to_log(config["session_dir"])
     arena_fd = create_arena(config["arena_bytes"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     daemon = os.getpid()
@@ -86,6 +89,15 @@ def main(config: dict[str, Any], driver_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
     NodeDaemon(config, arena_fd, ours, driver_fd).run()
+
+
+def _speak_to_log(session_dir: str) -> None:
+    """From here on what this process and the fork server print is in a file."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    log = os.open(f"{session_dir}/logs/daemon.log", flags, mode=0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
 
 
 def _become_fork_server(
@@ -172,8 +184,9 @@ class NodeDaemon:
         self.output.tick(monotonic())
         self.engine.call_at(monotonic() + HOUSEKEEPING_S, self._housekeeping)
 
-    def _leave(self, _reason: str) -> None:
+    def _leave(self, reason: str) -> None:
         self.is_leaving = True
+        self.drivers.say_farewell(reason)
 
     def _end(self) -> None:
         """End every process of the session, pass on their last words, clean up."""
@@ -400,6 +413,7 @@ class NodeDaemon:
         self.control.on_owner_gone(client.hex(), cause)
         self.control.on_client_gone(client)
         self.groups.table.on_client_gone(client)
+        self.queries.on_client_gone(client)
 
     def log(self, worker_id: bytes, lines: list[OutputLine]) -> None:
         """Pass lines of a worker on to the driver of its job."""

@@ -19,7 +19,7 @@ from shoal._core.control.jobs import ControlJobs, Job
 from shoal._core.io.engine import Connection
 from shoal._core.io.peer_credentials import process_of
 from shoal._core.process.worker_output import OutputLine
-from shoal._core.wire.node_messages import Hello, LogLines, Welcome
+from shoal._core.wire.node_messages import Hello, LogLines, ShutdownSession, Welcome
 
 if TYPE_CHECKING:
     from shoal._core.process.node_daemon import NodeDaemon
@@ -119,6 +119,11 @@ class LocalDrivers:
             link.connection.send(LogLines(lines))
 
     # -- leaving ---------------------------------------------------------------------
+
+    def say_farewell(self, reason: str) -> None:
+        """The session ends: tell every driver why, before it is hung up on."""
+        for link in self._links.values():
+            link.connection.send(ShutdownSession(reason))
 
     def on_leave(self, driver: bytes) -> None:
         """A driver says that it leaves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,21 @@ if TYPE_CHECKING:
     from shoal._core.process.node_daemon import NodeDaemon
 
 
+#: Records of finished tasks that are kept, the last ones.
+EVENTS_KEPT_MAX = 100_000
+#: A worker that does not answer for so long is left out.
+GATHERING_TIMEOUT_S = 2.0
+
+
 class _Gathering:
     """Answers of workers that one query collects."""
 
-    __slots__ = ("asker", "events", "missing", "number")
+    __slots__ = ("asker", "missing", "number")
 
     def __init__(self, asker: bytes, number: int, missing: dict[bytes, None]) -> None:
         self.asker = asker
         self.number = number
         self.missing = missing
-        self.events: list[Any] = []
 
 
 class NodeQueries:
@@ -39,6 +45,7 @@ class NodeQueries:
         self._gatherings: dict[int, _Gathering] = {}
         #: askers number their requests each for itself
         self._gathering_numbers = count(1)
+        self._events: deque[list[Any]] = deque(maxlen=EVENTS_KEPT_MAX)
         self._metrics: dict[bytes, list[Any]] = {}
 
     def on_query(self, client: bytes, message: NodeQuery) -> None:
@@ -124,21 +131,33 @@ class NodeQueries:
         for worker_id in workers:
             daemon.send(worker_id, CollectEvents(number))
         self._answer_if_complete(number)
+        daemon.engine.call_at(
+            daemon.now() + GATHERING_TIMEOUT_S, lambda: self._answer(number)
+        )
 
     def on_events(self, client: bytes, message: EventsCollected) -> None:
         """A worker's records came."""
-        gathering = self._gatherings.get(message.request)
-        if gathering is None:
-            return
-        gathering.missing.pop(client, None)
         worker = self._daemon.machine.workers.workers.get(client)
         pid = 0 if worker is None else worker.pid
-        gathering.events += [[client.hex(), pid, *event] for event in message.events]
-        self._answer_if_complete(message.request)
+        self._events += [[client.hex(), pid, *event] for event in message.events]
+        gathering = self._gatherings.get(message.request)
+        if gathering is not None:
+            gathering.missing.pop(client, None)
+            self._answer_if_complete(message.request)
+
+    def on_client_gone(self, client: bytes) -> None:
+        """A process ended: it answers no more."""
+        for number, gathering in list(self._gatherings.items()):
+            if client in gathering.missing:
+                del gathering.missing[client]
+                self._answer_if_complete(number)
 
     def _answer_if_complete(self, number: int) -> None:
-        gathering = self._gatherings[number]
-        if not gathering.missing:
-            del self._gatherings[number]
-            reply = NodeReply(gathering.number, gathering.events)
+        if not self._gatherings[number].missing:
+            self._answer(number)
+
+    def _answer(self, number: int) -> None:
+        gathering = self._gatherings.pop(number, None)
+        if gathering is not None:
+            reply = NodeReply(gathering.number, list(self._events))
             self._daemon.send(gathering.asker, reply)

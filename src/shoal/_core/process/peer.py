@@ -35,6 +35,7 @@ from shoal._core.owner.references import (
     Entry,
 )
 from shoal._core.serial.failures import decode_failure, encode_failure
+from shoal._core.serial.ref_capture import note_written
 from shoal._core.serial.serializer import (
     Serialized,
     copy_bytes,
@@ -146,6 +147,8 @@ class Peer:
         self.next_task_id = task_id_source(os.urandom(OWNER_TAG_BYTES), JobId(job_id))
         self.node: Connection | None = None
         self.lost_reason = ""
+        #: this process ends the session: what waits is woken by the end, not by news
+        self.is_leaving = False
         #: executor's handler of messages that are not the owner's
         self.on_execute: Callable[[Connection, Any], None] | None = None
         self.on_node_message: Callable[[Any], None] | None = None
@@ -271,7 +274,8 @@ class Peer:
         self.lost_reason = self.lost_reason or reason
         for waiter, _answer in list(self._answers.values()):
             waiter.arrived()
-        self.owner.on_session_lost(self._lost_error())
+        if not self.is_leaving or self.engine.async_waiters:
+            self.owner.on_session_lost(self._lost_error())
 
     # -- the owner's port --------------------------------------------------------
 
@@ -347,7 +351,10 @@ class Peer:
             if answer.offset >= 0:
                 self._abort(request.object_id)
         elif isinstance(answer, ActorRegistered) and isinstance(request, CreateActor):
-            if answer.spec is not None and answer.spec.actor_id == request.spec.actor_id:
+            if (
+                answer.spec is not None
+                and answer.spec.actor_id == request.spec.actor_id
+            ):
                 self.send_node(ActorOutOfScope(request.spec.actor_id))
 
     def _abort(self, object_id: bytes) -> None:
@@ -408,15 +415,21 @@ class Peer:
         """Make this the process whose refs are counted."""
         hooks.dropped.clear()
         hooks.rebuilt = self._on_rebuilt
+        hooks.written = self._on_written
 
     def _on_rebuilt(self, object_id: bytes, owner: str) -> None:
         with self.lock:
             self.owner.refs.on_rebuilt(object_id, owner)
 
-    def pin_for_ever(self, object_id: bytes) -> None:
-        """A ref was pickled by somebody else's pickler: keep its object."""
+    def _on_written(self, ref: ObjectRef[Any]) -> None:
+        """A ref is pickled: inside a value of ours, or by somebody for keeps.
+
+        Bytes that leave shoal may come back at any time, so their object stays.
+        """
+        if note_written(ref):
+            return
         with self.lock:
-            entry = self.owner.refs.entries.get(object_id)
+            entry = self.owner.refs.entries.get(ref._id)
             if entry is not None:
                 entry.count += 1
 
@@ -559,7 +572,7 @@ class Peer:
                 if entry.state == PENDING:
                     missing.append(entry)
                     entry.add_waiter(waiter)
-                    if entry.owner != self.address:
+                    if entry.record is None:
                         self.owner.refs.fetch(entry)
             missing = [entry for entry in missing if entry.state == PENDING]
             if missing:
@@ -628,6 +641,8 @@ class Peer:
         if entry.state == READY_INLINE:
             return deserialize(entry.data)
         if entry.state == FAILED:
+            if entry.record is not None:
+                entry.record.is_error_seen = True
             raise decode_failure(entry.data)
         if entry.state == READY_STORED:
             return deserialize(self._map_entry(entry))
@@ -718,16 +733,25 @@ class Peer:
 
     # -- end ---------------------------------------------------------------------
 
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's, without a word to anybody.
+
+        What was mapped stays mapped: arrays of the parent stay good here.
+        """
+        self.lost_reason = "it is the session of the process that this one was forked of"
+        self.engine.abandon()
+        self.lock = self.engine.lock
+        if self._listener is not None:
+            self._listener.close()
+        os.close(self.arena.fd)
+
     def close(self) -> None:
         """Hang up everything."""
         self.engine.close()
         with self.lock:
-            for connection in list(self._links.values()):
+            for connection in self.engine.connections():
                 connection.is_open = False
                 connection.sock.close()
-            if self.node is not None:
-                self.node.is_open = False
-                self.node.sock.close()
         if self._listener is not None:
             self._listener.close()
             try:

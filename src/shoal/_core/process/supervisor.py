@@ -1,4 +1,9 @@
-"""Starts a local session: its directory, its daemon, and this process's place in it."""
+"""Starts a local session: its daemon, and this process's place in it.
+
+The daemon makes the session's directory itself, so that nothing is on disk that nobody
+would clean up, whenever this process is killed.  What the daemon must know, and what it
+says before it has a log file, travel in anonymous memory.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,12 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Any
 
 from shoal._core.base.ids import NODE_ID_BYTES
+from shoal._core.io.session_dirs import SESSION_PREFIX, make_root
 from shoal._core.process.joining import (
-    SESSION_PREFIX,
     LocalSession,
     absolute_sys_path,
     enter,
@@ -22,27 +26,11 @@ from shoal._core.process.joining import (
 from shoal.exceptions import RaySystemError
 
 _BOOT = (
-    "import sys,json;c=json.load(open(sys.argv[1]+'/daemon.json'));"
+    "import sys,json;c=json.load(open(int(sys.argv[1])));"
     "sys.path[:]=c['sys_path'];"
     "from shoal._core.process.node_daemon import main;main(c,int(sys.argv[2]))"
 )
-
-
-def _make_runtime_root(temp_dir: str | None) -> str:
-    """The directory of this user's sessions, mode 0700.
-
-    Raises:
-        PermissionError: it exists and belongs to somebody else.
-    """
-    root = runtime_root(temp_dir)
-    os.makedirs(root, mode=0o700, exist_ok=True)
-    owner = os.stat(root)
-    if owner.st_uid != os.getuid() or owner.st_mode & 0o077:
-        raise PermissionError(
-            f"{root} must belong to this user with mode 0700, and it does not: "
-            "somebody else made it. Remove it, or choose another with _temp_dir."
-        )
-    return root
+_SHOWN_BYTES = 4000
 
 
 def start_local(
@@ -55,40 +43,65 @@ def start_local(
         job: what this program is (``joining.describe_job``).
 
     Raises:
+        PermissionError: the directory of sessions is not safely this user's.
         RaySystemError: the daemon did not come up.
     """
-    root = _make_runtime_root(temp_dir)
+    root = runtime_root(temp_dir)
+    make_root(root)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    name = f"{SESSION_PREFIX}{stamp}_{os.getpid()}_"
-    session_dir = tempfile.mkdtemp(prefix=name, dir=root)
-    os.mkdir(f"{session_dir}/p", mode=0o700)
-    os.mkdir(f"{session_dir}/logs", mode=0o700)
+    name = f"{SESSION_PREFIX}{stamp}_{os.getpid()}_{os.urandom(4).hex()}"
     config = {
         **settings,
-        "session_dir": session_dir,
+        "session_dir": f"{root}/{name}",
         "node_id": os.urandom(NODE_ID_BYTES).hex(),
-        "driver_pid": os.getpid(),
         "sys_path": absolute_sys_path(),
     }
-    with open(f"{session_dir}/daemon.json", "w") as file:
-        json.dump(config, file)
+    said = os.memfd_create("shoal-daemon-output")
+    try:
+        sock, daemon = _start_daemon(config, said)
+        try:
+            return enter(sock, config["session_dir"], job), daemon
+        except ConnectionError as error:
+            daemon.kill()
+            daemon.wait()
+            raise RaySystemError(
+                RuntimeError(
+                    f"the node daemon did not start ({error}). It said:\n"
+                    f"{_what_it_said(said, config['session_dir'])}"
+                )
+            ) from error
+    finally:
+        os.close(said)
+
+
+def _start_daemon(
+    config: dict[str, Any], said: int
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    facts = os.memfd_create("shoal-daemon-config")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs, open(f"{session_dir}/logs/daemon.log", "wb") as log:
+    try:
+        os.write(facts, json.dumps(config).encode())
+        os.lseek(facts, 0, os.SEEK_SET)
+        inherited = (facts, theirs.fileno())
         daemon = subprocess.Popen(
-            [sys.executable, "-S", "-c", _BOOT, session_dir, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-S", "-c", _BOOT, *map(str, inherited)],
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=said,
+            stderr=said,
             start_new_session=True,
         )
-    try:
-        return enter(ours, session_dir, job), daemon
-    except ConnectionError as error:
-        daemon.kill()
-        daemon.wait()
-        with open(f"{session_dir}/logs/daemon.log", errors="replace") as log_text:
-            tail = log_text.read()[-4000:]
-        raise RaySystemError(
-            RuntimeError(f"the node daemon did not start ({error}). It said:\n{tail}")
-        ) from error
+    finally:
+        os.close(facts)
+        theirs.close()
+    return ours, daemon
+
+
+def _what_it_said(said: int, session_dir: str) -> str:
+    """The last words of a daemon, before and after it had a log file."""
+    words = os.pread(said, os.fstat(said).st_size, 0)
+    log = f"{session_dir}/logs/daemon.log"
+    if os.path.exists(log):
+        with open(log, "rb") as file:
+            words += file.read()
+    return words[-_SHOWN_BYTES:].decode(errors="replace")

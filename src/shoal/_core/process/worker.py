@@ -26,7 +26,6 @@ from shoal._core.wire.node_messages import (
     Blocked,
     CollectEvents,
     EnvironmentFailed,
-    EventsCollected,
     ExitWorker,
     Hello,
     RetireRefused,
@@ -104,6 +103,9 @@ class Worker:
             from shoal._core.process.actor import run_actor  # noqa: PLC0415
 
             run_actor(self.executor, self._actor_start)
+        with peer.lock:
+            self.executor.report_events()
+            peer.engine.flush()
         leave(0)
 
     def _join_session(self) -> None:
@@ -152,8 +154,7 @@ class Worker:
         elif isinstance(message, ExitWorker):
             self._on_exit(message)
         elif isinstance(message, CollectEvents):
-            events, self.executor.events = self.executor.events, []
-            self.peer.send_node(EventsCollected(message.request, events))
+            self.executor.report_events(message.request)
 
     def _on_exit(self, message: ExitWorker) -> None:
         self.peer.drain_dropped()
