@@ -401,6 +401,30 @@ def test_what_ends_with_a_program(join: Callable[..., Program], way: str) -> Non
     assert set(os.listdir(f"{session_dir}/p")) <= owners
 
 
+def test_idle_workers_of_a_program_end_as_it_leaves(
+    join: Callable[..., Program],
+) -> None:
+    """They are of no use to others; shutdown returns when they have ended."""
+    program = join(
+        """
+        ray.get(ray.remote(os.getpid).remote())
+        say("is done")
+        wait()
+        ray.shutdown()
+        say("has left")
+        wait()
+        """
+    )
+    assert program.hear() == "is done"
+    eventually(
+        lambda: [one["state"] for one in workers_of("02000000")] == ["idle"],
+        "its worker is not given back",
+    )
+    program.go_on()
+    assert program.hear() == "has left"
+    assert workers_of("02000000") == []
+
+
 def test_a_detached_actor_is_restarted_after_its_program(
     join: Callable[..., Program], tmp_path: Path
 ) -> None:

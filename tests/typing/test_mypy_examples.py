@@ -1,4 +1,4 @@
-"""A type checker sees through tasks and objects: mypy, strict, as a user runs it.
+"""A type checker sees through tasks, objects and actors: mypy, strict, as users run it.
 
 The examples hold positive expectations (`assert_type`), which mypy itself checks. The
 programs below hold the others: what mypy reveals, and mistakes that it must find, since
@@ -15,12 +15,58 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "typing"
 
-FUNCTION = """
+DEFINITIONS = """
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 import shoal
+
+T = TypeVar("T")
 
 @shoal.remote
 def f(x: int) -> int:
     return x
+
+class Base(Generic[T]):
+    def inherited(self) -> list[T]:
+        return []
+
+@shoal.remote
+class Counter(Base[bytes]):
+    def __init__(self, start: int, *, by: int = 1) -> None:
+        self.value = start
+
+    def add(self, amount: int) -> int:
+        return self.value + amount
+
+    async def later(self) -> str:
+        return ""
+
+    def items(self) -> Iterator[int]:
+        yield 1
+
+    @staticmethod
+    def static(x: int) -> float:
+        return 1.0
+
+    @shoal.method(num_returns=2)
+    def pair(self) -> tuple[int, int]:
+        return 1, 2
+
+    @shoal.method(concurrency_group="io")
+    def grouped(self) -> int:
+        return 1
+
+@shoal.remote(num_cpus=0)
+@dataclass
+class Point:
+    x: int
+
+    def read(self) -> int:
+        return self.x
+
+counter = Counter.remote(1, by=2)
 """
 
 
@@ -43,7 +89,7 @@ def mypy(*files: Path) -> subprocess.CompletedProcess[str]:
 
 def check_program(folder: Path, line: str) -> str:
     program = folder / "program.py"
-    program.write_text(FUNCTION + line + "\n")
+    program.write_text(DEFINITIONS + line + "\n")
     return mypy(program).stdout
 
 
@@ -62,6 +108,17 @@ def test_examples_are_strictly_typed() -> None:
         ("f.remote(shoal.put(1))", "ObjectRef[int]"),
         ("shoal.get([f.remote(1)])", "list[int]"),
         ("shoal.put('a')", "ObjectRef[str]"),
+        ("counter", "ActorHandle[Counter]"),
+        ("Counter.options(name='a').remote(1)", "ActorHandle[Counter]"),
+        ("Point.remote(1).read.remote()", "ObjectRef[int]"),
+        ("counter.add.remote(counter.add.remote(1))", "ObjectRef[int]"),
+        ("counter.inherited.remote()", "ObjectRef[list[bytes]]"),
+        ("counter.later.remote()", "ObjectRef[str]"),
+        ("counter.items.remote()", "ObjectRefGenerator[int]"),
+        ("counter.static.remote(1)", "ObjectRef[float]"),
+        ("counter.pair.remote()", "list[ObjectRef[Any]]"),
+        ("counter.grouped.remote()", "ObjectRef[int]"),
+        ("Counter(1).pair()", "tuple[int, int]"),
     ],
 )
 def test_revealed_type(tmp_path: Path, expression: str, revealed: str) -> None:
@@ -80,6 +137,15 @@ def test_revealed_type(tmp_path: Path, expression: str, revealed: str) -> None:
         "f.remote()",
         "f.remote(shoal.put('a'))",
         "f(1)",
+        "Counter.remote('a')",
+        "Counter.remote()",
+        "Point.remote('a')",
+        "Counter.options(num_cpu=2)",
+        "counter.add.remote('a')",
+        "counter.add()",
+        "counter.nothing.remote()",
+        "wrong: str = shoal.get(counter.add.remote(1))",
+        "shoal.method(num_return=2)",
     ],
 )
 def test_mistake_is_found(tmp_path: Path, mistake: str) -> None:
@@ -87,7 +153,7 @@ def test_mistake_is_found(tmp_path: Path, mistake: str) -> None:
     # One and no other: an error in the rest of the program would hide that the
     # mistake passes.
     assert output.count(" error: ") == 1, output
-    assert f"program.py:{FUNCTION.count(chr(10)) + 1}: error: " in output
+    assert f"program.py:{DEFINITIONS.count(chr(10)) + 1}: error: " in output
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)

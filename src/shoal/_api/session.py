@@ -96,6 +96,13 @@ def current_session() -> Session:
             _State.session = Session(native, None, None)
             worker_state.on_captured = _State.session.renew
             return _State.session
+        if current.is_forked:
+            raise RuntimeError(
+                f"This process ({os.getpid()}) was forked from one with a session, "
+                "whose connections it cannot share. Use the API in the parent, start "
+                "the process with multiprocessing's 'spawn' method, or call init() "
+                "here for a session of its own (init(address=...) to join one)."
+            )
         if not auto_init_allowed(os.environ):
             raise RuntimeError(
                 "shoal.init() has not been called, and automatic init is switched off "
@@ -189,6 +196,7 @@ def init(address: str | None = None, **options: Any) -> RayContext:
             )
         arguments = parse_init_arguments(given, os.environ)
         session = _start(arguments)
+        current.is_forked = False
         _State.session = session
         current.session = session.native
         if not _State.exit_is_registered:
@@ -302,12 +310,18 @@ def shutdown(
             return
         current.session = None
         session.driver.stop()
-        hooks.rebuilt = _nothing
-        hooks.dropped.clear()
+        hooks.detach()
 
 
-def _nothing(*_: object) -> None:
-    return None
+def _after_fork_in_child() -> None:
+    """A forked child may init anew; the parent's session is not its to use or end."""
+    if current.session is None:
+        _State.session = None
+    _State.lock = threading.RLock()
+
+
+# Runs after the handler of ``process.session``, which was registered first.
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def is_initialized() -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+import shoal
 from shoal._api.options import (
     OPTIONS,
     Place,
@@ -241,6 +242,25 @@ def test_legacy_names_warn_and_work():
     with pytest.warns(DeprecationWarning, match="use 'max_restarts'"):
         checked = validate_actor_options({"max_reconstructions": 2}, in_options=True)
     assert checked == {"max_restarts": 2}
+
+
+def pair():
+    return 1, 2
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: shoal.remote(num_return_vals=2)(pair),
+        lambda: shoal.remote(pair).options(num_return_vals=2),
+        lambda: shoal.method(num_return_vals=2)(pair),
+    ],
+)
+def test_warnings_point_at_the_line_they_are_about(use):
+    with pytest.warns(DeprecationWarning, match="use 'num_returns'") as caught:
+        use()
+    assert caught[0].filename == __file__
+    assert caught[0].lineno == use.__code__.co_firstlineno
 
 
 def test_legacy_names_are_checked_like_others():

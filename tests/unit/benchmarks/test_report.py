@@ -6,6 +6,7 @@ No measurement is made here; runs are made up.
 import math
 
 import pytest
+
 from benchmarks import catalogue, readme_table, report, targets
 from benchmarks.catalogue import DASK, FLOOR, MP_POOL, RAY, SHOAL
 from benchmarks.run import parse, read_figures, wanted_figures

@@ -35,12 +35,24 @@ class RefHooks:
         self.rebuilt: Callable[[bytes, str], None] = _no_session
         #: the ref is being pickled; records it inside a value or pins it for ever.
         self.written: Callable[[ObjectRef[Any]], None] = _no_session
-        self.as_future: Callable[[ObjectRef[Any]], Any] = _no_session
-        self.as_asyncio: Callable[[ObjectRef[Any]], Any] = _no_session
+        self.as_future: Callable[[ObjectRef[Any]], Any] = _needs_session
+        self.as_asyncio: Callable[[ObjectRef[Any]], Any] = _needs_session
+
+    def detach(self) -> None:
+        """The session is over, or another process's: refs are names from now on."""
+        self.dropped = deque()
+        self.rebuilt = self.written = _no_session
+        self.as_future = self.as_asyncio = _needs_session
 
 
 def _no_session(*_: object) -> None:
     """A ref used where no session runs is a plain name: nothing counts it."""
+
+
+def _needs_session(ref: ObjectRef[Any]) -> Any:
+    raise RuntimeError(
+        f"{ref!r} cannot be waited for: no session runs in this process (any more)."
+    )
 
 
 hooks = RefHooks()

@@ -19,11 +19,11 @@ def die_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal when its parent ends.
 
     Args:
-        parent: the expected parent; if it is gone already, this process exits.
+        parent: the expected parent; if it is gone already, the signal is sent now.
     """
     _prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
     if os.getppid() != parent:
-        os._exit(1)
+        os.kill(os.getpid(), signal_number)
 
 
 def adopt_orphans() -> None:
@@ -74,6 +74,24 @@ def kill_descendants(root: int) -> None:
         for pid in below:
             kill(pid)
         _reap_all()
+
+
+def kill_orphans(session: int) -> None:
+    """End the children of this process that belong to a kernel session.
+
+    A process that adopts orphans has those of a worker here, once that is gone.  What
+    left the worker's session (``setsid``) meant to outlive it, and stays.
+    """
+    me = os.getpid()
+    with open(f"/proc/{me}/task/{me}/children") as file:
+        children = [int(pid) for pid in file.read().split()]
+    for pid in children:
+        try:
+            is_of_it = os.getsid(pid) == session
+        except ProcessLookupError:  # it ended meanwhile
+            continue
+        if is_of_it:
+            kill(pid)
 
 
 def _reap_all() -> None:

@@ -626,9 +626,8 @@ class NodeMachine:
         self.bundles.check()
         self.objects.table.check()
         for worker in self.workers.workers.values():
-            assert (worker.lease is not None and worker.lease.number in self.leases) == (
-                worker.state in (LEASED, ACTOR)
-            ), worker.state
+            is_leased = worker.lease is not None and worker.lease.number in self.leases
+            assert is_leased == (worker.state in (LEASED, ACTOR)), worker.state
             assert worker.state in (STARTING, IDLE, LEASED, ACTOR, EXITING)
 
 

@@ -175,11 +175,11 @@ def _show_unhandled(payload: bytes) -> None:
     """Tell of an error of user code that no part of the program took notice of."""
     error = decode_failure(payload)
     if isinstance(error, RayTaskError):
-        print(
-            f"Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): {error}",
-            file=sys.stderr,
-            flush=True,
+        sys.stderr.write(
+            "Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): "
+            f"{error}\n"
         )
+        sys.stderr.flush()
 
 
 def _output(stream: Callable[[], TextIO], *, plain: bool) -> DriverOutput:

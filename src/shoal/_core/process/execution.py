@@ -126,6 +126,8 @@ class Executor:
             self.inbox.withdraw(task)
             error = TaskCancelledError(message.task_id.hex())
             self.answer_failure(task, error, 0)
+        elif isinstance(task.runner, Waiter):
+            task.runner.arrived()  # a producer that waits for its consumer
         elif task.runner is not None:
             task.runner.cancel()
         elif task.call.kind == METHOD:
@@ -153,6 +155,8 @@ class Executor:
         task = self.inbox.find(message.task_id)
         if task is not None:
             task.is_dropped = True
+            if isinstance(task.runner, Waiter):
+                task.runner.arrived()
 
     # -- the main thread -----------------------------------------------------------
 
@@ -189,6 +193,8 @@ class Executor:
                 function = self.function_of(task.call)
                 args, kwargs = self.arguments_of(task)
                 self.in_user_code = task
+                if task.is_cancelled:  # while its arguments were fetched
+                    raise TaskCancelledError(task.message.task_id.hex())
                 result = call_user(function, args, kwargs)
                 if task.call.returns == STREAMING:
                     run_stream(self, task, result, started)
@@ -209,7 +215,7 @@ class Executor:
     def _apply_lease(self, task: InboxTask) -> None:
         lease = task.lease
         state = worker_state
-        if lease is None or lease is state.actor_spec or state.actor is not None:
+        if lease is None or state.actor_spec is not None:
             return
         if lease.gpu_ids != state.gpu_ids or lease.demand is not state.demand:
             apply_resources(lease)

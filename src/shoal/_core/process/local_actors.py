@@ -168,7 +168,7 @@ class LocalActor:
             args, kwargs = self._arguments.read(refs)
             with surroundings(place):
                 instance: Any = call_user(cls, args, kwargs)
-                if type(instance).__repr__ is not object.__repr__:
+                if type(instance).__repr__ is not _PLAIN_REPR:
                     place.actor_name = repr(instance)
         except (SystemExit, ActorExit):
             self.exit()

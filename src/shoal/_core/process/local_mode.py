@@ -328,7 +328,8 @@ class LocalModeSession:
         watched = [self._readiness(one) for one in refs]
 
         def are_enough() -> bool:
-            return sum(is_ready() for is_ready, _ in watched) >= num_returns
+            ready: int = sum(is_ready() for is_ready, _ in watched)
+            return ready >= num_returns
 
         for is_ready, help_along in watched:
             if not is_ready() and not are_enough():

@@ -351,11 +351,10 @@ class Peer:
             if answer.offset >= 0:
                 self._abort(request.object_id)
         elif isinstance(answer, ActorRegistered) and isinstance(request, CreateActor):
-            if (
-                answer.spec is not None
-                and answer.spec.actor_id == request.spec.actor_id
-            ):
-                self.send_node(ActorOutOfScope(request.spec.actor_id))
+            actor_id = request.spec.actor_id
+            spec = answer.spec
+            if spec is not None and spec.actor_id == actor_id:
+                self.send_node(ActorOutOfScope(actor_id))
 
     def _abort(self, object_id: bytes) -> None:
         """Give up an object that is not written: one both freed and sealed goes."""
@@ -738,7 +737,7 @@ class Peer:
 
         What was mapped stays mapped: arrays of the parent stay good here.
         """
-        self.lost_reason = "it is the session of the process that this one was forked of"
+        self.lost_reason = "it is the session of the process this one was forked from"
         self.engine.abandon()
         self.lock = self.engine.lock
         if self._listener is not None:

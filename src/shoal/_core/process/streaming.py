@@ -35,10 +35,10 @@ def send_item(executor: Executor, task: InboxTask, index: int, item: Any) -> Non
 def _wait_for_consumer(executor: Executor, task: InboxTask, sent: int) -> None:
     """Pause the producer while the consumer is too far behind."""
     limit = task.call.backpressure
-    while limit > 0 and sent - task.consumed >= limit and not task.is_dropped:
+    while limit > 0 and sent - task.consumed >= limit:
         waiter = Waiter(1)
         with executor.peer.lock:
-            if sent - task.consumed < limit or task.is_cancelled:
+            if task.is_dropped or task.is_cancelled or sent - task.consumed < limit:
                 return
             task.runner = waiter
         try:
