@@ -208,4 +208,3 @@ def _describe_method(
             backpressure, options.get("_actor_generator_backpressure_num_objects", -1)
         ),
     }
-

@@ -123,9 +123,7 @@ class RemoteFunction(RemoteCall[F_co]):
             self._function, {**self._options, **checked}, self._signature
         )
 
-    def _remote(
-        self, args: Any = None, kwargs: Any = None, **options: Any
-    ) -> Any:
+    def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """The old spelling of ``.options(...).remote(...)``."""
         chosen = self.options(**options) if options else self
         return chosen._submit(tuple(args or ()), dict(kwargs or {}))

@@ -234,7 +234,9 @@ class Process:
     def _bytes_of(self, object_id: bytes, value: Value) -> bytes:
         return value.data if value.kind == INLINE else self.world.store[object_id]
 
-    def _pack(self, task: Running, object_id: bytes, refs: list[Ref], stored: bool) -> Value:
+    def _pack(
+        self, task: Running, object_id: bytes, refs: list[Ref], stored: bool
+    ) -> Value:
         self.world.inside[object_id] = list(refs)
         if refs:
             self.refs.hand_over(refs, task.caller)

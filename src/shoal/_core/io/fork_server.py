@@ -28,6 +28,7 @@ from shoal._core.io.process_watch import (
     adopt_orphans,
     die_with_parent,
     kill_descendants,
+    kill_orphans,
     remove_tree,
 )
 
@@ -51,13 +52,41 @@ def serve(
     poll = select.poll()
     poll.register(requests, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
+    workers = _Workers()
     while True:
         for fd, _events in poll.poll():
             if fd == wake_read:
                 os.read(wake_read, 4096)
-                _report_exits(requests)
-            elif not _serve_one(requests, worker_main, (wake_read, wake_write)):
+                _report_exits(requests, workers)
+            elif not _serve_one(
+                requests, worker_main, (wake_read, wake_write), workers
+            ):
                 _leave(session_dir)
+
+
+class _Workers:
+    """Which children are workers, and what ended ones leave behind."""
+
+    def __init__(self) -> None:
+        self._alive: set[int] = set()
+        #: a worker is the leader of a kernel session of the same number
+        self._ended: set[int] = set()
+
+    def began(self, pid: int) -> None:
+        """A worker was forked."""
+        self._alive.add(pid)
+        self._ended.discard(pid)
+
+    def ended(self, pid: int) -> None:
+        """A child was reaped: a worker, or somebody's orphan."""
+        if pid in self._alive:
+            self._alive.remove(pid)
+            self._ended.add(pid)
+
+    def end_orphans(self) -> None:
+        """What ended workers started goes with them."""
+        if self._ended and not kill_orphans(self._ended):
+            self._ended.clear()
 
 
 def _leave(session_dir: str) -> None:
@@ -67,20 +96,25 @@ def _leave(session_dir: str) -> None:
     os._exit(0)
 
 
-def _report_exits(requests: socket.socket) -> None:
+def _report_exits(requests: socket.socket, workers: _Workers) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            pid = 0
         if pid == 0:
+            workers.end_orphans()
             return
+        workers.ended(pid)
         code = os.waitstatus_to_exitcode(status)
         requests.send(msgspec.msgpack.encode([pid, code]))
 
 
 def _serve_one(
-    requests: socket.socket, worker_main: WorkerMain, ours: tuple[int, int]
+    requests: socket.socket,
+    worker_main: WorkerMain,
+    ours: tuple[int, int],
+    workers: _Workers,
 ) -> bool:
     """Take one request; False when the daemon has hung up."""
     data, fds = _receive(requests)
@@ -94,6 +128,7 @@ def _serve_one(
     pid = os.fork()
     if pid == 0:
         _become_worker(requests, fds, ours, parent, worker_main, request)
+    workers.began(pid)
     for fd in fds:
         os.close(fd)
     requests.send(msgspec.msgpack.encode([request["worker_id"], pid]))

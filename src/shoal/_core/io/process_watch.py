@@ -9,6 +9,7 @@ import ctypes
 import os
 import shutil
 import signal
+from collections.abc import Collection
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -76,22 +77,31 @@ def kill_descendants(root: int) -> None:
         _reap_all()
 
 
-def kill_orphans(session: int) -> None:
-    """End the children of this process that belong to a kernel session.
+def kill_orphans(sessions: Collection[int]) -> bool:
+    """End the children of this process that belong to kernel sessions.
 
-    A process that adopts orphans has those of a worker here, once that is gone.  What
-    left the worker's session (``setsid``) meant to outlive it, and stays.
+    A process that adopts orphans has those of a worker here once that is gone.  What
+    left the worker's session (``setsid``) means to outlive it, and stays.
+
+    Returns:
+        Whether there were any; what they leave behind needs another call.
     """
     me = os.getpid()
-    with open(f"/proc/{me}/task/{me}/children") as file:
-        children = [int(pid) for pid in file.read().split()]
+    try:
+        with open(f"/proc/{me}/task/{me}/children") as file:
+            children = [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # a kernel without it: they go with this process
+        return False
+    found = False
     for pid in children:
         try:
-            is_of_it = os.getsid(pid) == session
+            session = os.getsid(pid)
         except ProcessLookupError:  # it ended meanwhile
             continue
-        if is_of_it:
+        if session in sessions:
+            found = True
             kill(pid)
+    return found
 
 
 def _reap_all() -> None:

@@ -36,9 +36,7 @@ class OwnerLease:
 
     __slots__ = ("channel", "gpu_ids", "idle_since", "number", "return_by", "sclass")
 
-    def __init__(
-        self, number: int, channel: Channel, sclass: SchedulingClass
-    ) -> None:
+    def __init__(self, number: int, channel: Channel, sclass: SchedulingClass) -> None:
         self.number = number
         self.channel = channel
         self.sclass = sclass

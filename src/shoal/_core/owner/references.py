@@ -338,9 +338,9 @@ class References:
             if entry is None or not entry.is_on_loan:
                 continue
             entry.is_on_loan = False
-            if entry.is_passed_on or not entry.registered:
-                entry.registered += 1
-                kept.append((object_id, entry.owner))
+            # Also if somebody has registered us since: he may have it on loan from us.
+            entry.registered += 1
+            kept.append((object_id, entry.owner))
             if entry.is_passed_on:
                 entry.is_passed_on = False
                 self.release(object_id)

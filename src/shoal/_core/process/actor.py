@@ -359,5 +359,3 @@ async def _consumer(task: InboxTask, sent: int) -> None:
     limit = task.call.backpressure
     while limit > 0 and sent - task.consumed >= limit and not task.is_dropped:
         await asyncio.sleep(0.005)
-
-

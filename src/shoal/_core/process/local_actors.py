@@ -66,6 +66,8 @@ from shoal.exceptions import (
 )
 
 DEFAULT_GROUP = ""
+#: what classes have that say nothing of themselves
+_PLAIN_REPR: Any = object.__repr__
 
 BY_ITS_OWN_WILL = "it exited by its own will (exit_actor or sys.exit in a method)"
 OUT_OF_SCOPE = "all handles to it went out of scope"

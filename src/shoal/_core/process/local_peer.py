@@ -283,7 +283,7 @@ class LocalPeer:
     def as_concurrent(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
         """A ``concurrent.futures.Future`` of a ref's value."""
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._when_ready(ref, partial(_fulfil, future))
+        self._when_ready(ref, partial(self._fulfil, future, ref))
         return future
 
     def as_asyncio(self, ref: ObjectRef[Any]) -> asyncio.Future[Any]:
@@ -291,15 +291,22 @@ class LocalPeer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
-        def deliver(entry: Entry) -> None:
-            post(loop, partial(_fulfil, future, entry))
-
+        deliver = partial(post, loop, partial(self._fulfil, future, ref))
         self._when_ready(ref, deliver)
         return future
 
-    def _when_ready(
-        self, ref: ObjectRef[Any], deliver: Callable[[Entry], None]
-    ) -> None:
+    def _fulfil(self, future: Any, ref: ObjectRef[Any]) -> None:
+        """Complete a future; until then it keeps the ref, and so the value."""
+        if future.done():
+            return
+        try:
+            value = self.get_many([ref], None)[0]
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    def _when_ready(self, ref: ObjectRef[Any], deliver: Callable[[], None]) -> None:
         with self.lock:
             entry = self.entry_of(ref)
             if entry.state == PENDING:
@@ -307,7 +314,7 @@ class LocalPeer:
                 if entry.record.is_lazy:
                     start_thread(partial(entry.record.help_along, None))
                 return
-        deliver(entry)
+        deliver()
 
 
 class _Delivery:
@@ -316,25 +323,14 @@ class _Delivery:
     __slots__ = ("_deliver", "_later")
 
     def __init__(
-        self, later: deque[Callable[[], None]], deliver: Callable[[Entry], None]
+        self, later: deque[Callable[[], None]], deliver: Callable[[], None]
     ) -> None:
         self._later = later
         self._deliver = deliver
 
-    def arrived(self, entry: Entry) -> None:
+    def arrived(self, _: Entry) -> None:
         """The object is there."""
-        self._later.append(partial(self._deliver, entry))
-
-
-def _fulfil(future: Any, entry: Entry) -> None:
-    if future.done():
-        return
-    try:
-        value = read(entry)
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-        future.set_exception(error)
-    else:
-        future.set_result(value)
+        self._later.append(self._deliver)
 
 
 def read(entry: Entry) -> Any:

@@ -53,9 +53,7 @@ _NO_ARGUMENTS = Packed(b"", None, None)
 class NativeSession:
     """One process's session on a shoal node."""
 
-    def __init__(
-        self, peer: Peer, info: dict[str, Any], executor: Any = None
-    ) -> None:
+    def __init__(self, peer: Peer, info: dict[str, Any], executor: Any = None) -> None:
         self.peer = peer
         self.info = info
         self.executor = executor
@@ -117,9 +115,7 @@ class NativeSession:
             return record, counted_ref(returns.object_id, peer.address)
         return counted_ref(returns.object_id, peer.address)
 
-    def pack_arguments(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Packed:
+    def pack_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Packed:
         """Arguments as bytes; refs at top level become dependencies."""
         deps: list[tuple[int | str, bytes]] = []
         temporary: list[ObjectRef[Any]] = []

@@ -224,6 +224,9 @@ class NodeDaemon:
                 f"{message.version}: both must run the same release",
             )
             return
+        if worker_id in self.clients:
+            self._refuse(connection, "a process of that id is connected already")
+            return
         connection.context = worker_id
         self.clients[worker_id] = connection  # first: it may get work at once
         if message.role == "driver":

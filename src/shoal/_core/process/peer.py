@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
 from operator import attrgetter
 from time import monotonic
 from typing import Any
@@ -34,6 +33,8 @@ from shoal._core.owner.references import (
     READY_STORED,
     Entry,
 )
+from shoal._core.process.explanations import explain_timeout
+from shoal._core.process.node_requests import ANSWERS, NodeRequests
 from shoal._core.serial.failures import decode_failure, encode_failure
 from shoal._core.serial.ref_capture import note_written
 from shoal._core.serial.serializer import (
@@ -42,21 +43,12 @@ from shoal._core.serial.serializer import (
     deserialize,
     serialize,
 )
-from shoal._core.wire.control_messages import (
-    CONTROL_MESSAGES,
-    ActorOutOfScope,
-    ActorRegistered,
-    CreateActor,
-)
+from shoal._core.wire.control_messages import CONTROL_MESSAGES
 from shoal._core.wire.frame import PROTOCOL_VERSION, decoder
 from shoal._core.wire.node_messages import (
     NODE_MESSAGES,
     CreateObject,
-    FreeObjects,
     NodeQuery,
-    NodeReply,
-    ObjectCreated,
-    ObjectPinned,
     PinObject,
     SealObject,
     UnpinObjects,
@@ -86,7 +78,6 @@ HELP_CHECK_S = 0.02
 decode_peer = decoder(PEER_MESSAGES)
 decode_node = decoder(NODE_MESSAGES | CONTROL_MESSAGES)
 _id_of = attrgetter("_id")
-_ANSWERS = (ObjectCreated, ObjectPinned, NodeReply, ActorRegistered)
 
 
 class PeerLink:
@@ -100,15 +91,6 @@ class PeerLink:
         #: callables the other side described, by its number for them (executor)
         self.callables: dict[int, Any] = {}
         self.lease: Any = None
-
-
-class _LateAnswer:
-    """What is called, instead of a thread woken, when an answer is there."""
-
-    __slots__ = ("arrived",)
-
-    def __init__(self, arrived: Callable[[], None]) -> None:
-        self.arrived = arrived
 
 
 class PinnedObject:
@@ -158,8 +140,9 @@ class Peer:
         #: runs a task that is waited for in this very thread, if one can be
         self.help: Callable[[list[Entry]], bool] | None = None
         self.on_warning: Callable[[str], None] = _print_warning
-        self._requests = count(1)
-        self._answers: dict[int, tuple[Waiter | _LateAnswer, list[Any]]] = {}
+        self.requests = NodeRequests(self.engine, self.send_node, self._check_alive)
+        self.ask = self.requests.ask
+        self.ask_later = self.requests.ask_later
         self._links: dict[str, Connection] = {}
         self._unpinned: deque[bytes] = deque()
         #: tasks whose generators died
@@ -263,8 +246,8 @@ class Peer:
         )
 
     def _on_node_message(self, _: Connection, message: Any) -> None:
-        if isinstance(message, _ANSWERS):
-            self._on_answer(message)
+        if isinstance(message, ANSWERS):
+            self.requests.on_answer(message)
         elif not self.owner.on_node(message) and self.on_node_message is not None:
             self.on_node_message(message)
 
@@ -272,8 +255,7 @@ class Peer:
         if self.on_node_lost is not None:
             self.on_node_lost(reason)
         self.lost_reason = self.lost_reason or reason
-        for waiter, _answer in list(self._answers.values()):
-            waiter.arrived()
+        self.requests.on_node_lost()
         if not self.is_leaving or self.engine.async_waiters:
             self.owner.on_session_lost(self._lost_error())
 
@@ -298,99 +280,6 @@ class Peer:
         self.engine.callbacks.append(partial(self.on_warning, text))
 
     # -- requests ----------------------------------------------------------------
-
-    def ask(self, make: Callable[[int], object], timeout: float | None = None) -> Any:
-        """Send a request to the daemon and wait for its answer.
-
-        Raises:
-            RaySystemError: the daemon is gone, or did not answer in time.
-        """
-        number = next(self._requests)
-        waiter, answer = Waiter(), list[Any]()
-        with self.lock:
-            self._check_alive()
-            self._answers[number] = waiter, answer
-            request = make(number)
-            self.send_node(request)
-            self.engine.flush()
-        deadline = None if timeout is None else monotonic() + timeout
-        try:
-            self.engine.wait(waiter, deadline)
-        except BaseException:
-            self._abandon(number, request, answer)
-            raise
-        self._answers.pop(number, None)
-        if not answer:
-            self._check_alive()
-            raise RaySystemError(
-                RuntimeError(f"the node daemon did not answer within {timeout} s")
-            )
-        return answer[0]
-
-    def _abandon(self, number: int, request: object, answer: list[Any]) -> None:
-        """An interrupt ended a wait: what the answer brings is given back."""
-
-        def on_answer() -> None:
-            self._answers.pop(number, None)
-            if answer:
-                self._give_back(request, answer[0])
-
-        with self.lock:
-            if answer:
-                on_answer()
-            else:
-                self._answers[number] = _LateAnswer(on_answer), answer
-
-    def _give_back(self, request: object, answer: Any) -> None:
-        if isinstance(answer, ObjectPinned):
-            assert isinstance(request, PinObject)
-            if answer.offset >= 0:
-                self.send_node(UnpinObjects([request.object_id]))
-        elif isinstance(answer, ObjectCreated):
-            assert isinstance(request, CreateObject)
-            if answer.offset >= 0:
-                self._abort(request.object_id)
-        elif isinstance(answer, ActorRegistered) and isinstance(request, CreateActor):
-            actor_id = request.spec.actor_id
-            spec = answer.spec
-            if spec is not None and spec.actor_id == actor_id:
-                self.send_node(ActorOutOfScope(actor_id))
-
-    def _abort(self, object_id: bytes) -> None:
-        """Give up an object that is not written: one both freed and sealed goes."""
-        self.send_node(FreeObjects([object_id]))
-        self.send_node(SealObject(object_id))
-
-    def ask_later(
-        self, make: Callable[[int], object], on_answer: Callable[[Any], None]
-    ) -> None:
-        """Send a request; its answer goes to ``on_answer`` (both under the lock).
-
-        ``on_answer`` gets None when the daemon ends meanwhile.
-
-        Raises:
-            RaySystemError: the daemon is gone already.
-        """
-        self._check_alive()
-        number = next(self._requests)
-        answer = list[Any]()
-        self._answers[number] = (
-            _LateAnswer(partial(self._hand_on, number, answer, on_answer)),
-            answer,
-        )
-        self.send_node(make(number))
-
-    def _hand_on(
-        self, number: int, answer: list[Any], on_answer: Callable[[Any], None]
-    ) -> None:
-        self._answers.pop(number, None)
-        on_answer(answer[0] if answer else None)
-
-    def _on_answer(self, message: Any) -> None:
-        waiting = self._answers.get(message.request)
-        if waiting is not None:
-            waiting[1].append(message)
-            waiting[0].arrived()
 
     def query(self, what: str, argument: Any = None) -> Any:
         """Ask the daemon for a view of its tables."""
@@ -513,7 +402,7 @@ class Peer:
             packed.write_into(self.arena.writable(created.offset, packed.size))
         except BaseException:
             with self.lock:
-                self._abort(object_id)
+                self.requests.give_up_object(object_id)
             raise
         with self.lock:
             self.send_node(SealObject(object_id))
@@ -597,7 +486,7 @@ class Peer:
                         entry.remove_waiter(waiter)
         if late:
             self._check_alive()
-            raise GetTimeoutError(self.explain_timeout(late, timeout))
+            raise GetTimeoutError(explain_timeout(late, timeout))
 
     def block(
         self, waiter: Waiter, timeout: float | None, missing: Sequence[Entry] = ()
@@ -697,38 +586,6 @@ class Peer:
             place = self.store(object_id, packed, receiver)
             return Value(IN_STORE, place, packed.size, refs), False
         return Value(INLINE, packed.to_bytes(), packed.size, refs), refs is None
-
-    # -- explanations ------------------------------------------------------------
-
-    def explain_timeout(self, late: list[Entry], timeout: float | None) -> str:
-        """Why a get ran out of time."""
-        first = late[0]
-        text = (
-            f"Get timed out: {len(late)} object(s) not ready after {timeout} s. "
-            f"{first.object_id.hex()}: {self.explain(first)}"
-        )
-        return text
-
-    def explain(self, entry: Entry) -> str:
-        """What a pending object waits for, for people."""
-        record = entry.record
-        if record is None:
-            return f"its owner {entry.owner} has not said that it is ready."
-        name = record.call.name
-        if record.missing:
-            return f"task {name} waits for {record.missing} of its arguments."
-        if record.actor is not None:
-            calls = record.actor
-            if record.channel is None:
-                why = f" {calls.cause}" if calls.cause else ""
-                return f"actor call {name} waits; the actor is {calls.state}.{why}"
-            return f"actor call {name} was sent; the actor has not answered."
-        if record.channel is not None:
-            return f"task {name} is on worker {record.channel.address[:8]}."
-        if record.sclass.reason:
-            return str(record.sclass.reason)
-        ahead = len(record.sclass.queue)
-        return f"task {name} is queued with {ahead} others of its kind for a worker."
 
     # -- end ---------------------------------------------------------------------
 

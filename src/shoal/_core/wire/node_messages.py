@@ -291,8 +291,6 @@ class EnvironmentFailed(Message, tag=135):
     reason: str
 
 
-
-
 NODE_MESSAGES = (
     Hello
     | Welcome
