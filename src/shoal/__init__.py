@@ -30,6 +30,7 @@ from shoal._api.state import (
     error_info,
     get_gpu_ids,
     get_resource_ids,
+    metric_snapshots,
     nodes,
     timeline,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "job_config",
     "kill",
     "method",
+    "metric_snapshots",
     "nodes",
     "put",
     "remote",

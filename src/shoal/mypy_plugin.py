@@ -13,9 +13,9 @@ handle takes the arguments of the method (or refs to them) and returns refs to w
 returns: to the result of a coroutine, to the items of a generator, to several objects
 where ``@method(num_returns=...)`` says so.
 
-Limits: constructors and methods with overloads take anything; ``num_returns`` of a
-method that an actor inherits is seen only where mypy reads the base class anew, not
-from its cache.  Nothing of shoal imports this module, and it imports mypy alone.
+Limits: constructors and methods with overloads take anything; ``num_returns`` is not
+seen where ``method`` has been given another name.  Nothing of shoal imports this
+module, and it imports mypy alone.
 
 Source: mypy's documentation, "Extending and integrating mypy".
 """
@@ -37,6 +37,8 @@ from mypy.nodes import (
     FuncBase,
     FuncDef,
     IntExpr,
+    MemberExpr,
+    NameExpr,
     RefExpr,
     SymbolTableNode,
     TypeInfo,
@@ -67,7 +69,6 @@ from mypy.types import (
 
 # Hooks are told of names by the modules that define them,
 REMOTE = "shoal._api.remote_decorator.remote"
-METHOD = "shoal._api.actor_handle.method"
 HANDLE_ATTRIBUTES = "shoal._api.actor_handle.ActorHandle"
 # and find them by the names that users import.
 ACTOR_CLASS = "shoal.actor.ActorClass"
@@ -78,6 +79,8 @@ OBJECT_REF_GENERATOR = "shoal.ObjectRefGenerator"
 
 #: Names that ``ActorClass`` gives to the class it was made of.
 _ADDED_NAMES = ("remote", "options")
+#: What ``@method`` is called by, alone or after a dot.
+METHOD_NAME = "method"
 _COROUTINES = ("typing.Coroutine", "typing.Awaitable")
 _ITERATORS = (
     "typing.AsyncGenerator",
@@ -97,6 +100,12 @@ class ShoalPlugin(Plugin):
     ) -> Callable[[ClassDefContext], bool] | None:
         """``@remote`` on a class."""
         return _add_actor_names if fullname == REMOTE else None
+
+    def get_customize_class_mro_hook(
+        self, _fullname: str
+    ) -> Callable[[ClassDefContext], None] | None:
+        """Every class, as it is read."""
+        return _note_counts_of_returns
 
     def get_attribute_hook(
         self, fullname: str
@@ -143,7 +152,6 @@ def _add_actor_names(context: ClassDefContext) -> bool:
         variable.is_classvar = True
         variable._fullname = f"{info.fullname}.{name}"
         info.names[name] = SymbolTableNode(MDEF, variable, plugin_generated=True)
-    info.metadata[_METADATA] = _counts_of_returns(info)
     return True
 
 
@@ -186,22 +194,27 @@ def _constructor(
     )
 
 
-def _counts_of_returns(info: TypeInfo) -> dict[str, int | None]:
-    """``num_returns`` of the methods that set it; None where it is not a number."""
+def _note_counts_of_returns(context: ClassDefContext) -> None:
+    """Note ``num_returns`` of the methods that set it, before names are resolved.
+
+    A class may become an actor elsewhere, or be inherited by one, when its source is
+    not at hand any more; so every class is looked at, and what is noted stays with it.
+    """
     counts: dict[str, int | None] = {}
-    for base in info.mro:
-        for node in base.defn.defs.body:
-            if isinstance(node, Decorator) and node.name not in counts:
-                for decorator in node.original_decorators:
-                    counts.update(_count_of_returns(node.name, decorator))
-    return counts
+    for node in context.cls.defs.body:
+        if isinstance(node, Decorator):
+            for decorator in node.original_decorators:
+                counts.update(_count_of_returns(node.name, decorator))
+    if counts:
+        context.cls.info.metadata[_METADATA] = counts
 
 
 def _count_of_returns(name: str, decorator: Expression) -> dict[str, int | None]:
+    """None stands for what is not a plain number."""
     if not isinstance(decorator, CallExpr):
         return {}
     callee = decorator.callee
-    if not isinstance(callee, RefExpr) or callee.fullname != METHOD:
+    if not isinstance(callee, NameExpr | MemberExpr) or callee.name != METHOD_NAME:
         return {}
     for argument, value in zip(decorator.arg_names, decorator.args, strict=True):
         if argument == "num_returns":
@@ -236,7 +249,7 @@ def _type_of_method(context: AttributeContext, name: str) -> Type:
         signature = bind_self(signature, actor)
     signature = _seen_from(signature, actor, definition.info)
     assert isinstance(signature, CallableType)
-    counts = actor.type.metadata.get(_METADATA, {})
+    counts = definition.info.metadata.get(_METADATA, {})
     if name in counts:
         returned = _several(context.api, counts[name])
     else:

@@ -189,14 +189,11 @@ class Program:
         return self.fork_server().children()
 
     def what_is_left(self) -> str:
-        """Processes, shared memory and files of its sessions; empty when none."""
+        """Processes and files of its sessions; empty when there are none.
+
+        Shared memory has no name anywhere: it is there as long as a process has it.
+        """
         left = [f"process {process}" for process in self.processes()]
-        for process in self.processes():
-            try:
-                maps = {one.path for one in process.memory_maps()}
-            except psutil.NoSuchProcess:
-                continue
-            left += [f"{process.pid} maps {path}" for path in maps if "memfd:" in path]
         left += [f"directory {path}" for path in self.session_dirs()]
         return "\n".join(left)
 

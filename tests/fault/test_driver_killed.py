@@ -1,7 +1,7 @@
-"""A driver that is killed, in every phase of its life, leaves nothing behind.
+"""A driver that ends, in whatever phase and way, leaves nothing behind.
 
 Nothing: no process of the session, no process that a task started, no shared memory,
-no socket file, no directory; and that within two seconds.
+no socket file, no directory; after a kill, within two seconds.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from tests.fault.programs import Program, eventually, is_running
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault]
 
-INIT = "ray.init(num_cpus=2)\n"
 
-
-def _has_daemon(program: Program) -> object:
+def _has_process(program: Program) -> object:
     return program.processes()
 
 
@@ -36,88 +34,126 @@ def _has_worker(program: Program) -> object:
 
 
 @pytest.mark.parametrize(
-    "moment", [_has_daemon, _has_directory, _has_socket, _has_worker]
+    "moment", [_has_process, _has_directory, _has_socket, _has_worker]
 )
 def test_killed_in_init(start: Start, moment: Callable[[Program], object]) -> None:
-    program = start(INIT + "time.sleep(1000)")
+    program = start("ray.init(num_cpus=2); time.sleep(1000)")
     eventually(lambda: moment(program), "init got nowhere")
     program.check_nothing_left(program.kill())
 
 
 PHASES = {
     "idle": """
+        ray.init(num_cpus=2)
         say("ready")
         time.sleep(1000)
         """,
     "submit": """
-        @ray.remote
-        def f(x):
-            return x
+        ray.init(num_cpus=2)
+        f = ray.remote(lambda x: x)
         ray.get(f.remote(1))
         say("ready")
         while True:
             f.remote(1)
         """,
-    "run": """
-        @ray.remote
-        def f():
-            time.sleep(1000)
-        @ray.remote
-        class A:
-            def m(self):
-                time.sleep(1000)
-        a = A.remote()
-        refs = [f.remote(), a.m.remote()]
-        ray.get(a.__ray_ready__.options(concurrency_group="").remote) if False else None
-        say("ready")
-        time.sleep(1000)
-        """,
     "put": """
+        ray.init(num_cpus=2)
         say("ready")
         while True:
             ray.put(bytes(5_000_000))
         """,
-    "get": """
-        @ray.remote
-        def f():
-            time.sleep(1000)
-        ref = f.remote()
-        threading.Thread(target=lambda: (time.sleep(0.1), say("ready"))).start()
-        ray.get(ref)
-        """,
-    "shutdown": """
-        @ray.remote
-        def f():
-            time.sleep(1000)
-        refs = [f.remote() for _ in range(10)]
-        say("ready")
-        ray.shutdown()
-        time.sleep(1000)
-        """,
-    "several gets": """
-        @ray.remote
-        def f():
-            return bytes(1_000_000)
+    "get of results from the store": """
+        ray.init(num_cpus=2)
+        f = ray.remote(lambda: bytes(1_000_000))
         ray.get(f.remote())
         say("ready")
         while True:
             ray.get([f.remote() for _ in range(4)])
         """,
+    "actor calls": """
+        ray.init(num_cpus=2)
+        @ray.remote
+        class A:
+            def m(self):
+                return 1
+        actors = [A.remote() for _ in range(3)]
+        ray.get([a.m.remote() for a in actors])
+        say("ready")
+        while True:
+            ray.get([a.m.remote() for a in actors])
+        """,
+    "shutdown": """
+        ray.init(num_cpus=2)
+        f = ray.remote(lambda: time.sleep(1000))
+        refs = [f.remote() for _ in range(10)]
+        say("ready")
+        ray.shutdown()
+        time.sleep(1000)
+        """,
 }
-PHASES["run"] = PHASES["run"].replace(
-    'ray.get(a.__ray_ready__.options(concurrency_group="").remote) if False else None',
-    "",
-)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_killed_while_it_works(start: Start, phase: str) -> None:
-    program = start(INIT + _plain(PHASES[phase]))
+    program = start(PHASES[phase])
     program.expect("ready")
+    assert program.what_is_left()
     program.check_nothing_left(program.kill())
 
 
-def _plain(source: str) -> str:
-    import textwrap
+BUSY = """
+    ray.init(num_cpus=2)
+    here = os.path.dirname(os.path.abspath(__file__))
+    f = ray.remote(busy_with)
+    ref = f.remote(here + "/task")
+    A = ray.remote(type("A", (), {"m": lambda self, path: busy_with(path)}))
+    actor = A.options(lifetime="detached", name="a").remote()
+    called = actor.m.remote(here + "/actor")
+    ray.get([ref, called])
+    """
 
-    return textwrap.dedent(source)
+
+def _pids(program: Program, name: str) -> list[int]:
+    path = program.folder / name
+    eventually(path.exists, f"{name} never began")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_what_tasks_and_actors_started_ends_with_the_driver(
+    start: Start, number: signal.Signals
+) -> None:
+    program = start(BUSY)
+    pids = _pids(program, "task") + _pids(program, "actor")
+    assert len(pids) == 4
+    assert all(map(is_running, pids))
+    program.check_nothing_left(program.kill(number))
+    assert not any(map(is_running, pids))
+    assert program.exit_code() != 0
+
+
+def test_a_program_that_fails_ends_its_session(start: Start) -> None:
+    program = start(
+        """
+        ray.init(num_cpus=2)
+        ray.get(ray.remote(lambda: 1).remote())
+        raise ValueError("as it may happen")
+        """
+    )
+    assert program.exit_code() == 1
+    # Its end is orderly, so there is nothing to wait for.
+    assert program.what_is_left() == ""
+    assert "ValueError: as it may happen" in program.errors()
+
+
+def test_a_program_that_just_ends_ends_its_session(start: Start) -> None:
+    program = start("ray.init(num_cpus=2); a = ray.put(1)")
+    assert program.exit_code() == 0
+    assert program.what_is_left() == ""
+    assert program.errors() == ""
+
+
+def test_os_exit_leaves_nothing(start: Start) -> None:
+    program = start("ray.init(num_cpus=2); os._exit(3)")
+    assert program.exit_code() == 3
+    program.check_nothing_left()

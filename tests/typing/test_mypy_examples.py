@@ -32,6 +32,10 @@ class Base(Generic[T]):
     def inherited(self) -> list[T]:
         return []
 
+    @shoal.method(num_returns=0)
+    def silent(self) -> None:
+        return None
+
 @shoal.remote
 class Counter(Base[bytes]):
     def __init__(self, start: int, *, by: int = 1) -> None:
@@ -117,6 +121,8 @@ def test_examples_are_strictly_typed() -> None:
         ("counter.items.remote()", "ObjectRefGenerator[int]"),
         ("counter.static.remote(1)", "ObjectRef[float]"),
         ("counter.pair.remote()", "list[ObjectRef[Any]]"),
+        ("counter.silent.remote()", "None"),
+        ("shoal.remote(Base[int]).remote().silent.remote()", "None"),
         ("counter.grouped.remote()", "ObjectRef[int]"),
         ("Counter(1).pair()", "tuple[int, int]"),
     ],

@@ -1,4 +1,4 @@
-"""What there is and what goes on: nodes, resources, named actors, timeline, errors.
+"""What there is and what goes on: nodes, resources, actors, timeline, metrics, errors.
 
 None of these starts a session: without one there is no state to be asked for.
 
@@ -161,6 +161,35 @@ def _trace_event(
         "cname": "generic_work",
         "args": {"name": name, "task_id": task_id.hex(), "pid": pid, **details},
     }
+
+
+# -------------------------------------------------------------------------- metrics
+
+
+def metric_snapshots() -> list[dict[str, Any]]:
+    """What the metrics of every process of the session have recorded so far.
+
+    Not in Ray, which exports metrics through its agents only.
+    ``shoal.util.metrics.export_text`` writes all of it in the form of Prometheus.
+
+    Returns:
+        Per process that recorded something a dict of ``labels``, which say which one
+        it is (``Component``: driver, worker or actor; ``WorkerId``; ``pid``), and
+        ``families``: for each metric ``name``, ``kind``, ``description``,
+        ``boundaries`` and ``series``, and in each of these ``labels`` (pairs),
+        ``value`` and ``bucket_counts``.  Counters and histograms of processes that
+        ended are added up in one with ``Component`` "ended"; of one that was killed,
+        or crashed, as they were when last asked for.  A process tells of at most
+        50,000 series.
+
+    Raises:
+        RaySystemError: no session runs.
+
+    Blocks: until every process has answered, up to 2 s; of one that has not, what it
+    said before stands.
+    """
+    snapshots: list[dict[str, Any]] = _session().native.query("metrics")
+    return snapshots
 
 
 # ------------------------------------------------------------------------ old names

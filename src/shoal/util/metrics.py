@@ -3,9 +3,9 @@
 Theory: a metric object is a validating handle; the numbers live in the
 process's `Registry` (`metrics_registry`). A metric pickled into a task is the
 same metric there, recording into the registry of that process. Snapshots of
-all registries are put together by whoever exports them.
+the registries of all processes are put together when somebody asks.
 
-    metric.inc / set / observe ──> DEFAULT_REGISTRY ──snapshot──> export_text
+    metric.inc / set / observe ──> DEFAULT_REGISTRY ──snapshot──> export_text, serve
 
 Names and validation follow Ray's documentation of application-level metrics: a
 metric with an unusable name warns and is discarded rather than failing the
@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeVar
 
+from shoal.util.metrics_export import export_text, serve
 from shoal.util.metrics_registry import (
     DEFAULT_REGISTRY,
     MetricFamily,
     ProcessSnapshot,
     Registry,
     Series,
-    export_text,
 )
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Registry",
     "Series",
     "export_text",
+    "serve",
 ]
 
 _USABLE_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")

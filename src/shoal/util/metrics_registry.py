@@ -12,7 +12,7 @@ no line of the text is there twice.
 
 Bounds: a family keeps at most SERIES_COUNT_MAX series; more are dropped, with
 one warning, because every value of a careless tag (a user id, a path) makes
-another. Nothing is sent or served here.
+another. Nothing is sent or served here: see `metrics_export`.
 
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -88,7 +88,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._families: dict[str, _Family] = {}
-        self._lock = threading.Lock()
+        # Reentrant: a destructor may count, and may run in the middle of counting.
+        self._lock = threading.RLock()
 
     def declare(
         self, name: str, kind: str, description: str, boundaries: tuple[float, ...]
@@ -178,21 +179,16 @@ DEFAULT_REGISTRY = Registry()
 """The registry that the metrics of this process record into."""
 
 
-def export_text(
-    snapshots: Iterable[ProcessSnapshot] | None = None, *, prefix: str = "ray_"
-) -> str:
+def render_text(snapshots: Iterable[ProcessSnapshot], prefix: str) -> str:
     """Write metrics in the Prometheus text format, version 0.0.4.
 
     Args:
-        snapshots: of the processes to export; None means of this process alone.
-        prefix: put before every name. The default keeps the names that
-            dashboards made for Ray look for.
+        snapshots: of the processes to export.
+        prefix: put before every name.
 
     Returns:
         The text, with a line feed at the end; empty if nothing was recorded.
     """
-    if snapshots is None:
-        snapshots = [ProcessSnapshot(DEFAULT_REGISTRY.snapshot())]
     merged = _merge(snapshots)
     return "".join(
         f"{line}\n" for family in merged.values() for line in _lines(family, prefix)

@@ -25,7 +25,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from shoal._core.owner.calls import STREAMING, CallTemplate, TaskRecord
+from shoal._core.owner.calls import STREAMING, CallTemplate, Channel, TaskRecord
 from shoal._core.owner.machine import Owner
 from shoal._core.owner.references import (
     FAILED,
@@ -118,7 +118,10 @@ class Process:
     # -- the port ----------------------------------------------------------------
 
     def link(self, address: str) -> Link | None:
-        return self.world.link(self.address, address)
+        link = self.world.link(self.address, address)
+        if link is not None and address not in self.owner.channels:
+            self.owner.channels[address] = Channel(address, link)
+        return link
 
     def send_node(self, message: object) -> None:
         if isinstance(message, FreeObjects):
@@ -232,7 +235,11 @@ class Process:
             self.rebuild(refs_in(self._bytes_of(object_id, value)), task)
 
     def _bytes_of(self, object_id: bytes, value: Value) -> bytes:
-        return value.data if value.kind == INLINE else self.world.store[object_id]
+        if value.kind == INLINE:
+            return value.data
+        if object_id in self.world.unsafe:
+            return self.world.store.get(object_id, payload([]))
+        return self.world.store[object_id]
 
     def _pack(
         self, task: Running, object_id: bytes, refs: list[Ref], stored: bool

@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -53,15 +54,23 @@ def serve(
     poll.register(requests, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
     workers = _Workers()
-    while True:
-        for fd, _events in poll.poll():
-            if fd == wake_read:
-                os.read(wake_read, 4096)
-                _report_exits(requests, workers)
-            elif not _serve_one(
-                requests, worker_main, (wake_read, wake_write), workers
-            ):
-                _leave(session_dir)
+    is_wanted = True
+    try:
+        while is_wanted:
+            for fd, _events in poll.poll():
+                if fd == wake_read:
+                    os.read(wake_read, 4096)
+                    _report_exits(requests, workers)
+                elif not _serve_one(
+                    requests, worker_main, (wake_read, wake_write), workers
+                ):
+                    is_wanted = False
+    except ConnectionError:  # the daemon ended while it was told something
+        is_wanted = False
+    finally:
+        if is_wanted:
+            traceback.print_exc()
+        _leave(session_dir)
 
 
 class _Workers:

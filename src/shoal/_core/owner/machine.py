@@ -145,6 +145,7 @@ class Owner:
             channel.link.send(ValueReply(message.object_id, Value(ERROR, data)))
         elif entry.state == PENDING:
             entry.add_waiter(_Reply(self, channel.address))
+            self.refs.fetch(entry)  # fails at once if nothing will ever make it
         else:
             self.answer(entry, channel.address)
 

@@ -19,8 +19,9 @@ from shoal._core.io.engine import Waiter
 from shoal._core.io.process_watch import remove_tree
 from shoal._core.policy.log_folding import LogFolder
 from shoal._core.process.joining import LocalSession
+from shoal._core.process.metric_reports import report_metrics
 from shoal._core.serial.failures import decode_failure
-from shoal._core.wire.node_messages import LogLines, ShutdownSession
+from shoal._core.wire.node_messages import CollectMetrics, LogLines, ShutdownSession
 from shoal.exceptions import RayTaskError
 
 END_TIMEOUT_S = 5.0
@@ -102,6 +103,8 @@ class Driver:
     def _on_node_message(self, message: Any) -> None:
         if isinstance(message, LogLines):
             self.peer.engine.callbacks.append(lambda: self._show(message))
+        elif isinstance(message, CollectMetrics):
+            report_metrics(self.peer, "driver", message.request)
         elif isinstance(message, ShutdownSession):
             self.peer.lost_reason = self.peer.lost_reason or message.reason
 
@@ -166,6 +169,7 @@ class Driver:
             if peer.lost_reason:
                 return
             peer.on_node_lost = waiter.arrived
+            report_metrics(peer, "driver")
             peer.send_node(ShutdownSession("the driver shut down"))
             peer.engine.flush()
         peer.engine.wait(waiter, monotonic() + END_TIMEOUT_S)

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from shoal._core.process.context import worker_state
+from shoal._core.process.metric_reports import report_metrics
 from shoal._core.wire.node_messages import WorkerExiting
 
 
@@ -25,9 +26,15 @@ def exit_worker(executor: Any, error: BaseException) -> None:
         reason = f"exited because its task called sys.exit({code!r})"
     with executor.peer.lock:
         executor.report_events()
+        report_metrics(executor.peer, worker_component())
         executor.peer.send_node(WorkerExiting(reason, actor))
         executor.peer.engine.flush()
     leave(0 if actor else 1)
+
+
+def worker_component() -> str:
+    """What this process is, in the labels of its metrics."""
+    return "worker" if worker_state.actor_spec is None else "actor"
 
 
 def leave(status: int) -> None:

@@ -36,12 +36,8 @@ from time import perf_counter, time
 from typing import Any, Protocol
 
 from shoal._core.process.execution import ActorExit, call_user
-from shoal._core.process.local_execution import (
-    LocalArguments,
-    LocalCall,
-    LocalExecutor,
-    is_from_the_terminal,
-)
+from shoal._core.process.local_calls import LocalArguments, LocalCall
+from shoal._core.process.local_execution import LocalExecutor, is_from_the_terminal
 from shoal._core.process.local_peer import pack, post, start_thread
 from shoal._core.process.local_place import LocalPlace, current_place, surroundings
 from shoal._core.process.native import is_ordered
@@ -93,7 +89,11 @@ class LocalActor:
     """One actor: what it is, how it is, and its line of calls."""
 
     def __init__(
-        self, spec: ActorSpec, executor: LocalExecutor, arguments: LocalArguments
+        self,
+        spec: ActorSpec,
+        executor: LocalExecutor,
+        arguments: LocalArguments,
+        env: dict[str, Any],
     ) -> None:
         self.spec = spec
         self.state = PENDING
@@ -101,9 +101,9 @@ class LocalActor:
         self.cause = ""
         #: the constructor's exception
         self.failure: bytes | None = None
-        #: why it can never be placed; empty when it can
+        #: what it waits for before it can begin, for people
         self.reason = ""
-        self.env: dict[str, Any] = {}
+        self.env = env
         #: told (under the lock) of the death
         self.on_death: Callable[[LocalActor], None] = _ignore
         self._executor = executor
@@ -131,18 +131,25 @@ class LocalActor:
         self.place.demand = self.spec.running_demand
         self.place.gpu_ids = self._gpu_ids
         self.place.incarnation = self.restarts
+        self.place.placement_group = self.spec.placement_group
+        self.place.capture_children = self.spec.capture_children
+        if self.spec.capture_children:
+            self.place.captured = self.spec.placement_group
         self.context = Context()
         self.context.run(current_place.set, self.place)
         self._runner = _runner_for(self, self._executor)
 
     # -- life ----------------------------------------------------------------------
 
+    def hold(self, demand: dict[str, int], gpu_ids: list[int]) -> None:
+        """It has these resources for life (under the lock)."""
+        self._held = demand
+        self._gpu_ids = self.place.gpu_ids = gpu_ids
+
     def begin(self) -> None:
         """Construct it, now or when the constructor's arguments have come."""
         with self._peer.lock:
-            self._held = self.spec.running_demand
-            self._gpu_ids += self._executor.supply.take(self._held)
-            self.place.runtime_env = self.env
+            self.reason = ""
             self._arguments.on_complete = self._on_arguments
             self._arguments.hold(self._peer.refs)
             if self._arguments.missing:
@@ -237,7 +244,7 @@ class LocalActor:
             self._line.clear()
             for call in calls:
                 self._executor.fail_with(call, self.death())
-            self._executor.supply.give(self._held, self._gpu_ids)
+            self._executor.supply.give(self._held, self._gpu_ids, for_long=True)
             self._arguments.release(self._peer.refs)
             # Freeing the instance runs user code, which is better done below.
             instance, self.place.actor = self.place.actor, None

@@ -13,12 +13,6 @@ What differs, because there is no process to lose:
 * A task that runs on another thread cannot be interrupted; its ref says that it is
   cancelled as soon as it is.
 
-::
-
-    waiting for arguments --> (queued at its actor) --> running --> done
-             |                        |                    |          ^
-             +------------------------+--- cancelled ------+----------+
-
 Does not: decide when a call of an actor runs (``local_actors.py``).
 """
 
@@ -36,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 from shoal._core.base.generators import DynamicObjectRefGenerator
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.executor.inbox import Inbox, InboxTask
-from shoal._core.owner.calls import DYNAMIC, STREAMING, CallTemplate
-from shoal._core.owner.references import FAILED, PENDING, Entry, References
+from shoal._core.owner.calls import DYNAMIC, STREAMING
 from shoal._core.process.context import current_task
 from shoal._core.process.execution import ActorExit, call_user
+from shoal._core.process.local_calls import LocalCall
 from shoal._core.process.local_peer import (
     LocalPeer,
     failure_value,
@@ -65,167 +59,12 @@ from shoal._core.wire.worker_messages import ERROR, Callable_, PushTask, Value
 from shoal.exceptions import TaskCancelledError, WorkerCrashedError
 
 if TYPE_CHECKING:
-    from shoal._core.process.local_actors import LocalActor
+    pass
 
 EVENTS_KEPT_MAX = 10_000
 ERRORS_KEPT_MAX = 1_000
 
 _NOTHING = pack(None, "")[0]
-
-
-class LocalArguments:
-    """Pickled arguments, the refs they depend on, and what they keep alive.
-
-    Args:
-        payload: positional and keyword arguments, pickled; empty for none.
-        deps: (place, object id) of the refs at top level.
-        holds: ids of all refs in the arguments.
-    """
-
-    __slots__ = ("_deps", "_holds", "_payload", "missing", "on_complete")
-
-    def __init__(
-        self,
-        payload: bytes,
-        deps: list[tuple[int | str, bytes]] | None,
-        holds: list[bytes] | None,
-    ) -> None:
-        self._payload = payload
-        self._deps = deps or []
-        self._holds = holds or []
-        #: how many arguments are not there yet
-        self.missing = 0
-        #: called (under the lock) when the last of them comes
-        self.on_complete: Callable[[], None] | None = None
-
-    def hold(self, refs: References) -> None:
-        """Keep what they need, and count what is missing (under the lock)."""
-        for object_id in self._holds:
-            refs.hold(object_id)
-        for _place, object_id in self._deps:
-            entry = refs.entries[object_id]
-            if entry.state == PENDING:
-                self.missing += 1
-                entry.add_waiter(self)
-
-    def arrived(self, _: Entry) -> None:
-        """One that was missing is there."""
-        self.missing -= 1
-        if not self.missing and self.on_complete is not None:
-            self.on_complete()
-
-    def release(self, refs: References) -> None:
-        """Keep nothing any more (under the lock)."""
-        holds, self._holds = self._holds, []
-        self.on_complete = None
-        refs.release_all(holds)
-
-    def first_failure(self, refs: References) -> bytes | None:
-        """The error that an argument is, if one is."""
-        for _place, object_id in self._deps:
-            entry = refs.entries[object_id]
-            if entry.state == FAILED:
-                return entry.data  # type: ignore[no-any-return]
-        return None
-
-    def read(self, refs: References) -> tuple[Any, Any]:
-        """New copies of the arguments, positional and by keyword."""
-        args: Any = ()
-        kwargs: Any = {}
-        if self._payload:
-            args, kwargs = deserialize(self._payload)
-        if self._deps:
-            args = list(args)
-            for place, object_id in self._deps:
-                value = deserialize(refs.entries[object_id].data)
-                if isinstance(place, str):
-                    kwargs[place] = value
-                else:
-                    args[place] = value
-        return args, kwargs
-
-
-class LocalCall:
-    """One submitted task or actor call, until its last result is there."""
-
-    __slots__ = (
-        "__weakref__",
-        "actor",
-        "arguments",
-        "attempt",
-        "call",
-        "caller",
-        "demand",
-        "entries",
-        "env",
-        "is_cancelled",
-        "is_done",
-        "is_parked",
-        "is_running",
-        "label",
-        "parent",
-        "reason",
-        "retries",
-        "runner",
-        "stream",
-        "task",
-        "task_id",
-    )
-
-    def __init__(
-        self, task_id: bytes, call: CallTemplate, arguments: LocalArguments, label: str
-    ) -> None:
-        self.task_id = task_id
-        self.call = call
-        self.arguments = arguments
-        self.label = label
-        self.retries = call.max_retries
-        self.attempt = 0
-        self.entries: list[Entry] = []
-        self.stream: Any = None
-        self.actor: LocalActor | None = None
-        self.demand: dict[str, int] = {}
-        self.env: dict[str, Any] = {}
-        #: why it can never run; empty when it can
-        self.reason = ""
-        #: who submitted it: calls of one caller to one actor stay in order
-        self.caller = current_place.get()
-        outer = current_task.get()
-        self.parent = None if outer is None else outer.message.task_id
-        #: what the running attempt is known as in its context
-        self.task: InboxTask | None = None
-        #: cancels it while it runs, if something can
-        self.runner: Callable[[], None] | None = None
-        self.is_running = False
-        self.is_cancelled = False
-        self.is_done = False
-        #: its generator waits for its consumer, and no thread is in it
-        self.is_parked = False
-
-    @property
-    def is_lazy(self) -> bool:
-        """Whether it goes on only when somebody runs it."""
-        return self.stream is not None and self.stream.produce is not None
-
-    def help_along(self, deadline: float | None) -> None:
-        """Somebody waits for its end: run its generator, if it is one."""
-        if self.stream is not None:
-            self.stream.run_on(deadline)
-
-    def explain(self) -> str:
-        """What it waits for, for people."""
-        if self.reason:
-            return self.reason
-        name = self.call.name
-        if self.arguments.missing:
-            return f"task {name} waits for {self.arguments.missing} of its arguments."
-        if self.stream is not None and self.stream.must_pause:
-            return f"task {name} waits until its items are taken (back-pressure)."
-        if self.is_running:
-            return f"task {name} runs."
-        if self.actor is not None:
-            return f"actor call {name} waits; {self.actor.explain()}."
-        return f"task {name} is about to run."
 
 
 class LocalExecutor:
@@ -270,13 +109,15 @@ class LocalExecutor:
         return [counted_ref(entry.object_id, address) for entry in call.entries]
 
     def submit(self, call: LocalCall) -> None:
-        """Run a task: now on this thread, or on another when its arguments come."""
-        if not call.arguments.missing:
+        """Run a task on this thread, if it waits for nothing."""
+        if call.is_placed and not call.arguments.missing:
             self._run_task(call)
 
-    def on_arguments(self, call: LocalCall) -> None:
-        """The arguments of a task have come (under the lock)."""
-        self.peer.later.append(partial(start_thread, partial(self._run_task, call)))
+    def on_ready(self, call: LocalCall) -> None:
+        """What a task waited for is there (under the lock): run it elsewhere."""
+        if call.is_placed and not call.arguments.missing:
+            run = partial(self._run_task, call)
+            self.peer.later.append(partial(start_thread, run))
 
     def finish(self, call: LocalCall, values: list[Value]) -> None:
         """Enter a call's results; the first to say how it ended is right."""
@@ -316,19 +157,21 @@ class LocalExecutor:
     # -- running -------------------------------------------------------------------
 
     def _run_task(self, call: LocalCall) -> None:
-        place = LocalPlace()
-        place.runtime_env = call.env
-        place.demand = call.demand
+        place = call.place
+        assert place is not None
+        # What runs in a placement group draws on what the group holds.
+        held = {} if place.placement_group else place.demand
         with self.peer.lock:
             if call.is_done:
                 return
             call.is_running = True
-            place.gpu_ids = self.supply.take(call.demand)
+            gpu_ids = self.supply.take(held, for_long=False)
+            place.gpu_ids = place.gpu_ids or gpu_ids
         try:
             self.run(call, place, Context())
         finally:
             with self.peer.lock:
-                self.supply.give(call.demand, place.gpu_ids)
+                self.supply.give(held, gpu_ids, for_long=False)
 
     def run(self, call: LocalCall, place: LocalPlace, context: Context) -> None:
         """Run a call on this thread to its end; a lazy stream, to its beginning."""

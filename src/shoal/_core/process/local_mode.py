@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from shoal._core.base.ids import JOB_ID_BYTES, NODE_ID_BYTES, UNIQUE_ID_BYTES
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.owner.calls import STREAMING, CallTemplate
@@ -52,7 +54,9 @@ from shoal._core.process.local_peer import (
 from shoal._core.process.local_place import begin_places, current_place, end_places
 from shoal._core.process.local_streams import LocalStream
 from shoal._core.process.local_supply import LocalSupply
+from shoal._core.process.metric_reports import recorded_families
 from shoal._core.process.native import NativeSession, Packed
+from shoal._core.process.node_metrics import process_labels
 from shoal._core.serial.serializer import serialize
 from shoal._core.wire.control_messages import DEAD, ActorSpec
 from shoal.exceptions import (
@@ -89,9 +93,7 @@ class LocalModeSession:
         on_change: called when options may mean something else from now on.
     """
 
-    def __init__(
-        self, settings: dict[str, Any], on_change: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: dict[str, Any], on_change: Callable[[], None]) -> None:
         node_id = os.urandom(NODE_ID_BYTES)
         self.peer = LocalPeer((1).to_bytes(JOB_ID_BYTES, "little"))
         self.supply = LocalSupply(settings["resources"], node_id, settings["labels"])
@@ -507,7 +509,11 @@ class LocalModeSession:
                 return [
                     [worker, self.peer.pid, *event] for event in self.executor.events
                 ]
-            case "workers" | "metrics":
+            case "metrics":
+                labels = process_labels(self.peer.worker_id, "driver", self.peer.pid)
+                families = msgspec.to_builtins(recorded_families())
+                return [{"labels": labels, "families": families}]
+            case "workers":
                 return []
             case "store":
                 return {}

@@ -412,7 +412,7 @@ class NodeDaemon:
     def on_client_ended(self, client: bytes, cause: str) -> None:
         """A driver or worker ended: what is kept for it goes."""
         # It removes its socket itself, unless it was killed.
-        Path(self.session_dir, "p", client.hex()).unlink(missing_ok=True)
+        Path(self.session_dir, "p", client.hex()[:16]).unlink(missing_ok=True)
         self.control.on_owner_gone(client.hex(), cause)
         self.control.on_client_gone(client)
         self.groups.table.on_client_gone(client)

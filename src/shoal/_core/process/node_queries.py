@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from shoal._core.base.resources import ResourceSet
+from shoal._core.process.node_metrics import NodeMetrics
 from shoal._core.wire.node_messages import (
     CollectEvents,
+    CollectMetrics,
     EventsCollected,
     MetricsReport,
     NodeQuery,
@@ -22,19 +25,28 @@ if TYPE_CHECKING:
 
 #: Records of finished tasks that are kept, the last ones.
 EVENTS_KEPT_MAX = 100_000
-#: A worker that does not answer for so long is left out.
+#: A process that does not answer for so long is not waited for: what it said before
+#: stands.
 GATHERING_TIMEOUT_S = 2.0
 
 
 class _Gathering:
-    """Answers of workers that one query collects."""
+    """Answers of processes that one query collects."""
 
-    __slots__ = ("asker", "missing", "number")
+    __slots__ = ("asker", "missing", "number", "result")
 
-    def __init__(self, asker: bytes, number: int, missing: dict[bytes, None]) -> None:
+    def __init__(
+        self,
+        asker: bytes,
+        number: int,
+        missing: dict[bytes, None],
+        result: Callable[[], Any],
+    ) -> None:
         self.asker = asker
         self.number = number
         self.missing = missing
+        #: gives the answer, once nothing is missing
+        self.result = result
 
 
 class NodeQueries:
@@ -46,15 +58,32 @@ class NodeQueries:
         #: askers number their requests each for itself
         self._gathering_numbers = count(1)
         self._events: deque[list[Any]] = deque(maxlen=EVENTS_KEPT_MAX)
-        self._metrics: dict[bytes, list[Any]] = {}
+        self._metrics = NodeMetrics()
 
     def on_query(self, client: bytes, message: NodeQuery) -> None:
-        """Answer, at once or when the workers have."""
+        """Answer, at once or when those have that must be asked."""
+        clients = self._daemon.clients
         if message.what == "events":
-            self._gather(client, message)
-            return
-        answer = getattr(self, f"_query_{message.what}")(message.argument)
-        self._daemon.send(client, NodeReply(message.request, answer))
+            known = self._daemon.machine.workers.workers
+            workers = [one for one in clients if one in known]
+            gathering = _Gathering(
+                client,
+                message.request,
+                dict.fromkeys(workers),
+                lambda: list(self._events),
+            )
+            self._gather(gathering, CollectEvents)
+        elif message.what == "metrics":
+            gathering = _Gathering(
+                client,
+                message.request,
+                dict.fromkeys(clients),
+                self._metrics.snapshots,
+            )
+            self._gather(gathering, CollectMetrics)
+        else:
+            answer = getattr(self, f"_query_{message.what}")(message.argument)
+            self._daemon.send(client, NodeReply(message.request, answer))
 
     # -- tables ----------------------------------------------------------------------
 
@@ -109,27 +138,14 @@ class NodeQueries:
     def _query_preload(self, modules: list[str]) -> None:
         self._daemon.preload(modules)
 
-    def _query_metrics(self, _: Any) -> list[Any]:
-        return [
-            [worker_id.hex(), sample]
-            for worker_id, samples in self._metrics.items()
-            for sample in samples
-        ]
+    # -- what processes are asked for ------------------------------------------------
 
-    def on_metrics(self, client: bytes, message: MetricsReport) -> None:
-        """A process reports its metrics."""
-        self._metrics[client] = message.samples
-
-    # -- records of tasks ------------------------------------------------------------
-
-    def _gather(self, client: bytes, message: NodeQuery) -> None:
+    def _gather(self, gathering: _Gathering, ask: Callable[[int], object]) -> None:
         daemon = self._daemon
-        known = daemon.machine.workers.workers
-        workers = {one: None for one in daemon.clients if one in known}
         number = next(self._gathering_numbers)
-        self._gatherings[number] = _Gathering(client, message.request, workers)
-        for worker_id in workers:
-            daemon.send(worker_id, CollectEvents(number))
+        self._gatherings[number] = gathering
+        for client in gathering.missing:
+            daemon.send(client, ask(number))
         self._answer_if_complete(number)
         daemon.engine.call_at(
             daemon.now() + GATHERING_TIMEOUT_S, lambda: self._answer(number)
@@ -140,13 +156,22 @@ class NodeQueries:
         worker = self._daemon.machine.workers.workers.get(client)
         pid = 0 if worker is None else worker.pid
         self._events += [[client.hex(), pid, *event] for event in message.events]
-        gathering = self._gatherings.get(message.request)
+        self._on_answer(client, message.request)
+
+    def on_metrics(self, client: bytes, message: MetricsReport) -> None:
+        """A process's metrics came."""
+        self._metrics.on_report(client, message)
+        self._on_answer(client, message.request)
+
+    def _on_answer(self, client: bytes, number: int) -> None:
+        gathering = self._gatherings.get(number)
         if gathering is not None:
             gathering.missing.pop(client, None)
-            self._answer_if_complete(message.request)
+            self._answer_if_complete(number)
 
     def on_client_gone(self, client: bytes) -> None:
         """A process ended: it answers no more."""
+        self._metrics.on_client_gone(client)
         for number, gathering in list(self._gatherings.items()):
             if client in gathering.missing:
                 del gathering.missing[client]
@@ -159,5 +184,5 @@ class NodeQueries:
     def _answer(self, number: int) -> None:
         gathering = self._gatherings.pop(number, None)
         if gathering is not None:
-            reply = NodeReply(gathering.number, list(self._events))
+            reply = NodeReply(gathering.number, gathering.result())
             self._daemon.send(gathering.asker, reply)

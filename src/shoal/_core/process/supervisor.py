@@ -25,6 +25,8 @@ from shoal._core.process.joining import (
 )
 from shoal.exceptions import RaySystemError
 
+#: What the kernel takes as the path of a Unix socket, less the closing zero.
+SOCKET_PATH_BYTES_MAX = 107
 _BOOT = (
     "import sys,json;c=json.load(open(int(sys.argv[1])));"
     "sys.path[:]=c['sys_path'];"
@@ -45,11 +47,19 @@ def start_local(
     Raises:
         PermissionError: the directory of sessions is not safely this user's.
         RaySystemError: the daemon did not come up.
+        ValueError: the directory's name is too long for the sockets in it.
     """
     root = runtime_root(temp_dir)
     make_root(root)
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     name = f"{SESSION_PREFIX}{stamp}_{os.getpid()}_{os.urandom(4).hex()}"
+    longest = f"{root}/{name}/p/{'0' * 16}"
+    if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX:
+        raise ValueError(
+            f"{root} is too long a name for the sockets of a session: {longest} has "
+            f"more than {SOCKET_PATH_BYTES_MAX} bytes. Choose a shorter place with "
+            "init(_temp_dir=...) or TMPDIR."
+        )
     config = {
         **settings,
         "session_dir": f"{root}/{name}",

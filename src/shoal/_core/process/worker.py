@@ -17,7 +17,8 @@ from shoal._core.process import session as sessions
 from shoal._core.process.context import current_task, worker_state
 from shoal._core.process.execution import Executor
 from shoal._core.process.helping import Helper
-from shoal._core.process.leaving import leave
+from shoal._core.process.leaving import leave, worker_component
+from shoal._core.process.metric_reports import report_metrics
 from shoal._core.process.module_alias import alias_package
 from shoal._core.process.peer import Peer
 from shoal._core.process.root_logging import configure_root_logger
@@ -25,6 +26,7 @@ from shoal._core.wire.frame import PROTOCOL_VERSION, encode
 from shoal._core.wire.node_messages import (
     Blocked,
     CollectEvents,
+    CollectMetrics,
     EnvironmentFailed,
     ExitWorker,
     Hello,
@@ -105,6 +107,7 @@ class Worker:
             run_actor(self.executor, self._actor_start)
         with peer.lock:
             self.executor.report_events()
+            report_metrics(peer, worker_component())
             peer.engine.flush()
         leave(0)
 
@@ -155,6 +158,8 @@ class Worker:
             self._on_exit(message)
         elif isinstance(message, CollectEvents):
             self.executor.report_events(message.request)
+        elif isinstance(message, CollectMetrics):
+            report_metrics(self.peer, worker_component(), message.request)
 
     def _on_exit(self, message: ExitWorker) -> None:
         self.peer.drain_dropped()

@@ -278,10 +278,36 @@ class KillWorker(Message, tag=133):
     lease: int
 
 
-class MetricsReport(Message, tag=134):
-    """A process's metric samples, for export."""
+class MetricSeries(msgspec.Struct):
+    """One combination of tag values of a metric.  ``value`` is a counter's count, a
+    gauge's level or a histogram's sum; only the last has ``bucket_counts``.
+    """
 
-    samples: list[Any]
+    labels: list[tuple[str, str]]
+    value: float
+    bucket_counts: list[int]
+
+
+class MetricFamily(msgspec.Struct):
+    """A metric with all its series; its kind is counter, gauge or histogram."""
+
+    name: str
+    kind: str
+    description: str
+    boundaries: list[float]
+    series: list[MetricSeries]
+
+
+class MetricsReport(Message, tag=134):
+    """Answer to CollectMetrics, and last words (``request`` 0) of a process that ends.
+
+    All that it recorded since it began; ``component``: driver, worker or actor.
+    """
+
+    request: int
+    component: str
+    pid: int
+    families: list[MetricFamily]
 
 
 class EnvironmentFailed(Message, tag=135):
@@ -289,6 +315,12 @@ class EnvironmentFailed(Message, tag=135):
 
     key: str
     reason: str
+
+
+class CollectMetrics(Message, tag=136):
+    """Send me what the metrics of your process have recorded."""
+
+    request: int
 
 
 NODE_MESSAGES = (
@@ -327,4 +359,5 @@ NODE_MESSAGES = (
     | KillWorker
     | MetricsReport
     | EnvironmentFailed
+    | CollectMetrics
 )
