@@ -120,10 +120,11 @@ class LoggingActor:
 def evaluate(digits: Digits, fit: Fit, logger: Any) -> tuple[Fit, float]:
     """`score` as a task, which also tells the logging actor what it did."""
     accuracy = score(digits, fit)
-    logger.log.remote(
+    noted = logger.log.remote(
         os.getpid(),
         f"C={fit.c:.3g} gamma={fit.gamma:.3g} fold {fit.fold}: {accuracy:.4f}",
     )
+    shoal.get(noted)  # so that the message is there when the result is
     return fit, accuracy
 
 

@@ -142,6 +142,12 @@ def test_pickled(make):
     record(copy, tags={"a": "1"})
 
 
+def own_text(**options):
+    """The text of this process alone, whether or not an instance runs."""
+    own = metrics.ProcessSnapshot(metrics.DEFAULT_REGISTRY.snapshot())
+    return metrics.export_text([own], **options)
+
+
 TEXT = pytest.mark.beyond_ray(reason="Ray exports through its agent process only")
 
 
@@ -162,7 +168,7 @@ def test_text_of_all_kinds(empty_registry):
     histogram = Histogram("latency", boundaries=[2, 1])
     for value in (0.5, 1, 1.5, 9):
         histogram.observe(value)
-    assert metrics.export_text().splitlines() == [
+    assert own_text().splitlines() == [
         "# HELP ray_requests_total How many\\nrequests",
         "# TYPE ray_requests_total counter",
         'ray_requests_total{route="a\\"b"} 2.5',
@@ -185,7 +191,7 @@ def test_text_can_be_parsed(empty_registry):
     parser = pytest.importorskip("prometheus_client.parser")
     Counter("parsed", "words", tag_keys=("odd-tag",)).inc(3, {"odd-tag": "a\\b\n"})
     Gauge("not_a_number").set(float("nan"))
-    text = metrics.export_text(prefix="mine_")
+    text = own_text(prefix="mine_")
     families = {
         family.name: family for family in parser.text_string_to_metric_families(text)
     }
@@ -215,7 +221,7 @@ def test_one_name_one_kind(empty_registry):
     Counter("only_once").inc()
     with pytest.warns(UserWarning, match="only_once"):
         Gauge("only_once").set(7)
-    assert "ray_only_once_total 2" in metrics.export_text().splitlines()
+    assert "ray_only_once_total 2" in own_text().splitlines()
 
 
 @TEXT

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import textwrap
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TypeVar
@@ -78,12 +78,27 @@ class Program:
     """A driver program, started, with its output as lines."""
 
     def __init__(
-        self, source: str, *, preamble: str = PREAMBLE, prefix: list[str] | None = None
+        self,
+        source: str,
+        *,
+        preamble: str = PREAMBLE,
+        modules: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
+        """Start it.
+
+        Args:
+            source: what it does, after the preamble.
+            preamble: what comes before that.
+            modules: source by name of what it can import.
+            prefix: a command that runs the interpreter.
+        """
         self.mark = uuid.uuid4().hex
         self.folder = Path(tempfile.mkdtemp(prefix="f"))
         script = self.folder / "program.py"
         script.write_text(preamble + textwrap.dedent(source))
+        for name, text in (modules or {}).items():
+            (self.folder / f"{name}.py").write_text(textwrap.dedent(text))
         self._errors = (self.folder / "errors").open("w+b")
         variables = {
             **os.environ,
@@ -94,7 +109,7 @@ class Program:
             ),
         }
         self.process = subprocess.Popen(
-            [*(prefix or []), sys.executable, str(script)],
+            [*prefix, sys.executable, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -179,10 +180,8 @@ def test_killed_in_shutdown(
         """
     )
     program.expect("ready")
-    try:
+    with suppress(psutil.NoSuchProcess, IndexError):  # the shutdown was faster
         victim(program).kill()
-    except (psutil.NoSuchProcess, IndexError):
-        pass  # the shutdown was faster
     assert program.hear(GONE_S) == "over"
     program.check_nothing_left()
 

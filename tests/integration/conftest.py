@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.integration.programs import Program
 
 import shoal as ray
+from tests.integration.programs import Program
 
 
 @pytest.fixture

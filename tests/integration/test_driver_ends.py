@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
+import shoal as ray
+from shoal._core.process.session import current
 from tests.integration.programs import (
     Program,
     Shelf,
@@ -16,9 +19,6 @@ from tests.integration.programs import (
     stored_objects,
     workers_of,
 )
-
-import shoal as ray
-from shoal._core.process.session import current
 
 MEBIBYTE = 1024 * 1024
 
@@ -91,9 +91,13 @@ def test_what_ends_with_a_program(join: Callable[..., Program], way: str) -> Non
     found = ray.get_actor("lasting", namespace="theirs")
     assert ray.get(found.process.remote()) == lasting
     session_dir = current.session.info["session_dir"]
-    owners = {one["worker_id"] for one in current.session.query("workers")}
-    owners.add(current.session.peer.address)
-    assert set(os.listdir(f"{session_dir}/p")) <= owners
+    peer = current.session.peer
+    living = [one["worker_id"] for one in current.session.query("workers")]
+    sockets = {
+        os.path.basename(peer.socket_path(address))
+        for address in [*living, peer.address]
+    }
+    assert set(os.listdir(f"{session_dir}/p")) <= sockets
 
 
 def test_idle_workers_of_a_program_end_as_it_leaves(

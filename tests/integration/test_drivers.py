@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.integration.programs import Program, Shelf, eventually
 
 import shoal as ray
 from shoal._core.wire.frame import FrameReader, decoder, encode
 from shoal._core.wire.node_messages import Hello
 from shoal._core.wire.worker_messages import ConnectionRefused
+from tests.integration.programs import Program, Shelf, eventually
 
 MEBIBYTE = 1024 * 1024
 

@@ -87,12 +87,19 @@ def serve(port: int = 0, host: str = "127.0.0.1") -> tuple[int, Callable[[], Non
         ImportError: prometheus-client is not installed: ``shoal[metrics]`` has it.
         OSError: the address cannot be listened on.
     """
-    # An optional dependency.
-    from prometheus_client import CollectorRegistry, start_http_server  # noqa: PLC0415
-    from prometheus_client.parser import (  # noqa: PLC0415
-        text_string_to_metric_families,
-    )
-
+    try:  # an optional dependency
+        from prometheus_client import (  # noqa: PLC0415
+            CollectorRegistry,
+            start_http_server,
+        )
+        from prometheus_client.parser import (  # noqa: PLC0415
+            text_string_to_metric_families,
+        )
+    except ImportError as error:
+        raise ImportError(
+            "serve() needs the package prometheus-client: install 'shoal[metrics]', "
+            "or serve the text of export_text() yourself."
+        ) from error
     registry = CollectorRegistry()
     registry.register(_Collector(text_string_to_metric_families))
     server, thread = start_http_server(port, host, registry)

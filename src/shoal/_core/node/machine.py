@@ -221,6 +221,11 @@ class NodeMachine:
     def _end_lease(self, lease: NodeLease) -> None:
         del self.leases[lease.number]
         lease.pool.release(lease.allocation)
+        worker = self.workers.workers.get(lease.worker_id)
+        if worker is not None and worker.is_blocked:
+            # Its word that it waits no longer is behind its owner's return.
+            worker.is_blocked = False
+            self.blocked_count -= 1
         self.bundles.settle()
 
     def schedule(self) -> None:

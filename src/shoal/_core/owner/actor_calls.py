@@ -100,14 +100,10 @@ class ActorCalls:
 
     def on_resolved(self, record: TaskRecord) -> None:
         """A call's arguments are there (or it was put back to be sent again)."""
-        if (
-            self.channel is not None
-            and not self.is_killed
-            and self.queue
-            and self.queue[0] is record
-        ):
+        channel = self._open_channel()
+        if channel is not None and self.queue and self.queue[0] is record:
             self.queue.popleft()
-            self._tasks.push(self.channel, record)
+            self._tasks.push(channel, record)
             if self.queue:
                 self.pump()
         else:
@@ -125,8 +121,8 @@ class ActorCalls:
             while self.queue:
                 self._tasks.fail(self.queue.popleft(), self.death())
             return
-        channel = self.channel
-        if channel is None or self.is_killed:
+        channel = self._open_channel()
+        if channel is None:
             return
         if self.is_ordered:
             while self.queue and not self.queue[0].missing:
@@ -137,6 +133,12 @@ class ActorCalls:
         self.queue = deque(waiting)
         for record in ready:
             self._tasks.push(channel, record)
+
+    def _open_channel(self) -> Channel | None:
+        """Where calls can be sent now; None while they have to wait here."""
+        # A process that hung up keeps its channel until its end is judged.
+        is_open = self.state == ALIVE and not self.is_killed
+        return self.channel if is_open else None
 
     # -- life --------------------------------------------------------------------
 
@@ -185,6 +187,7 @@ class ActorCalls:
             channel.inflight.pop(record.seq, None)
         again = []
         for record in records:
+            self._tasks.free_partial_results(record)
             if record.is_cancelled:
                 self._tasks.fail(record, TaskCancelledError(record.task_id.hex()))
             elif self.state != DEAD and record.retries != 0:

@@ -38,6 +38,8 @@ class CallTemplate:
         else:
             smoothed += (took_us - smoothed) * 0.1
         self.took_us = smoothed
+        if self.definition.max_calls:  # a worker may end after any of its calls
+            return
         window = int(WINDOW_TARGET_US / (smoothed + 5.0))
         self.window = 1 if window < 1 else min(window, WINDOW_MAX)
 

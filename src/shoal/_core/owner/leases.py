@@ -168,10 +168,12 @@ class OwnerLeases:
             if self._push(lease.channel, record):
                 room -= 1
                 loaded += 1
-                if record.is_careful:
+                if record.is_careful or record.call.definition.max_calls:
                     break
         if loaded > 1:
             self._set_timer(STALL_S)
+        elif not loaded and not queue:  # all had failed: their arguments had
+            self._became_idle(lease)
         if queue and sclass.request is None:
             self._ask(sclass)
 

@@ -213,8 +213,8 @@ class Owner:
         for entry in self.refs.asked_of(address):
             self._owner_died(entry)
         self.refs.on_process_gone(address)
+        gone = self._gone.pop(address, None)
         if channel.lease is not None or (channel.inflight and not actors):
-            gone = self._gone.pop(address, None)
             if gone is not None:
                 self.tasks.on_worker_gone(channel, gone)
             else:
@@ -228,7 +228,9 @@ class Owner:
         if channel is not None:
             self.tasks.on_worker_gone(channel, gone)
         elif address in self.channels:
+            # What it said last is still to be read, and may report a new holder.
             self._gone[address] = gone
+            return
         self.refs.on_process_gone(address)
 
     def on_session_lost(self, error: BaseException) -> None:

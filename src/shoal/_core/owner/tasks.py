@@ -88,6 +88,7 @@ class Tasks:
         if record.actor is not None:
             record.actor.append(record)
         if record.deps and self._await_arguments(record):
+            self.drain()
             return entries
         self._ready(record)
         return entries
@@ -95,13 +96,14 @@ class Tasks:
     def _await_arguments(self, record: TaskRecord) -> bool:
         """Count the arguments still to come; True when there are some."""
         entries = self._refs.entries
-        for _place, object_id in record.deps or ():
-            entry = entries[object_id]
-            if entry.state == PENDING:
-                record.missing += 1
-                entry.add_waiter(record)
-                self._refs.fetch(entry)
-        return record.missing > 0
+        places = record.deps or ()
+        pending = [entries[key] for _, key in places if entries[key].state == PENDING]
+        record.missing = len(pending)
+        for entry in pending:
+            entry.add_waiter(record)
+        for entry in pending:  # only now: one may fail, and so arrive, at once
+            self._refs.fetch(entry)
+        return bool(pending)
 
     def _ready(self, record: TaskRecord) -> None:
         if record.actor is not None:
@@ -157,7 +159,9 @@ class Tasks:
     def on_result(self, channel: Channel, message: TaskResult) -> None:
         """The general reply."""
         record = channel.inflight.pop(message.seq, None)
-        if record is None:
+        if record is None:  # judged already, when its process was said to be gone
+            for value in message.values:
+                self._refs.drop_refs(value)
             return
         record.call.learn(message.took_us)
         if message.borrowed:
@@ -257,12 +261,14 @@ class Tasks:
         """A streaming task yielded."""
         record = channel.inflight.get(message.seq)
         if record is None or record.stream is None:
+            self._refs.drop_refs(message.value)
             return
         self._add_item(record, message.index, message.value)
 
     def _add_item(self, record: TaskRecord, index: int, value: Value) -> None:
         stream: Stream = record.stream
         if index < stream.taken or index in stream.arrived:
+            self._refs.drop_refs(value)  # sent again by another attempt
             return
         if stream.is_dropped:
             unwanted = Entry(stream.item_id(index), self._port.address, 0)
@@ -315,6 +321,9 @@ class Tasks:
             if record is None or record.task_id not in self.pending:
                 continue
             record.channel = None
+            if record.is_cancelled:  # on its way back when it was cancelled
+                self.fail(record, TaskCancelledError(record.task_id.hex()))
+                continue
             sclass = record.sclass
             sclass.queue.appendleft(record)
         if sclass is not None:
@@ -330,7 +339,7 @@ class Tasks:
             if record.task_id not in self.pending or record.actor is not None:
                 continue
             record.is_careful = True
-            self._free_partial_results(record)
+            self.free_partial_results(record)
             if record.is_cancelled:
                 self.fail(record, TaskCancelledError(record.task_id.hex()))
             elif position > 0:
@@ -343,7 +352,7 @@ class Tasks:
             else:
                 self.fail(record, self._crash_error(record, gone))
 
-    def _free_partial_results(self, record: TaskRecord) -> None:
+    def free_partial_results(self, record: TaskRecord) -> None:
         """The dead worker may have stored results that nobody was told of."""
         ids = [entry.object_id for entry in self._entries(record)]
         if ids:

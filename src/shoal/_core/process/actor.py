@@ -75,7 +75,7 @@ def _construct(executor: Executor, spec: ActorSpec, runner: Any) -> bool:
         if type(actor).__repr__ is not _PLAIN_REPR:
             worker_state.actor_name = repr(actor)
     except (SystemExit, ActorExit) as error:
-        executor.leave_for_exit(None, error)  # type: ignore[arg-type]
+        executor.leave_for_exit(None, error)
     except BaseException as error:  # noqa: BLE001 - its creator gets it
         failure = encode_failure(
             error,

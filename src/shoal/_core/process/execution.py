@@ -14,7 +14,8 @@ from time import monotonic, perf_counter, time
 from typing import Any
 
 from shoal._core.executor.inbox import Inbox, InboxTask
-from shoal._core.io.engine import Connection, Waiter
+from shoal._core.io.connection import Connection
+from shoal._core.io.engine import Waiter
 from shoal._core.io.interrupts import interrupt_main_thread, interruptible
 from shoal._core.owner.calls import DYNAMIC, STREAMING
 from shoal._core.process.context import current_task, worker_state
@@ -386,7 +387,7 @@ class Executor:
         retry = self._is_retryable(task, error)
         self.answer_failure(task, error, started, retry=retry)
 
-    def leave_for_exit(self, task: InboxTask, error: BaseException) -> None:
+    def leave_for_exit(self, task: InboxTask | None, error: BaseException) -> None:
         """``sys.exit`` or ``exit_actor`` in user code ends the process."""
         exit_worker(self, error)
 

@@ -61,7 +61,16 @@ class _Promise:
     no argument, actor or worker, but for the reason given.
     """
 
-    __slots__ = ("actor", "call", "channel", "missing", "name", "reason", "sclass")
+    __slots__ = (
+        "actor",
+        "call",
+        "channel",
+        "is_error_seen",
+        "missing",
+        "name",
+        "reason",
+        "sclass",
+    )
 
     def __init__(self, group_id: bytes) -> None:
         self.name = f"placement group {group_id.hex()}"
@@ -69,6 +78,8 @@ class _Promise:
         self.call = self.sclass = self
         self.missing = 0
         self.actor = self.channel = None
+        #: that the group was removed is no error of a task, to be told unasked
+        self.is_error_seen = True
 
 
 class _Ready:

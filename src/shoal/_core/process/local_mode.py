@@ -25,42 +25,41 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from shoal._core.base.ids import JOB_ID_BYTES, NODE_ID_BYTES, UNIQUE_ID_BYTES
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.owner.calls import STREAMING, CallTemplate
-from shoal._core.owner.references import ACTOR_SUFFIX, PENDING
+from shoal._core.owner.references import PENDING
 from shoal._core.process.local_actors import LocalActor
-from shoal._core.process.local_execution import (
-    LocalArguments,
-    LocalCall,
-    LocalExecutor,
-)
+from shoal._core.process.local_calls import LocalArguments, LocalCall
+from shoal._core.process.local_execution import LocalExecutor
+from shoal._core.process.local_groups import LocalGroups, removed
 from shoal._core.process.local_peer import (
     LocalPeer,
     deadline_of,
-    pack,
     post,
     start_thread,
 )
-from shoal._core.process.local_place import begin_places, current_place, end_places
+from shoal._core.process.local_place import (
+    LocalPlace,
+    begin_places,
+    current_place,
+    end_places,
+)
+from shoal._core.process.local_registry import LocalRegistry
 from shoal._core.process.local_streams import LocalStream
 from shoal._core.process.local_supply import LocalSupply
-from shoal._core.process.metric_reports import recorded_families
+from shoal._core.process.local_views import LocalViews
 from shoal._core.process.native import NativeSession, Packed
-from shoal._core.process.node_metrics import process_labels
 from shoal._core.serial.serializer import serialize
 from shoal._core.wire.control_messages import DEAD, ActorSpec
+from shoal._core.wire.group_messages import CREATED, REMOVED
 from shoal.exceptions import (
-    ActorAlreadyExistsError,
     PendingCallsLimitExceeded,
     TaskUnschedulableError,
 )
@@ -69,7 +68,6 @@ if TYPE_CHECKING:
     from shoal._core.process.session_interface import SessionInterface
 
 KILLED = "it was killed by `ray.kill`"
-UNKNOWN = "it is not on record (its session ended)"
 
 
 @dataclass(slots=True)
@@ -98,7 +96,8 @@ class LocalModeSession:
         self.peer = LocalPeer((1).to_bytes(JOB_ID_BYTES, "little"))
         self.supply = LocalSupply(settings["resources"], node_id, settings["labels"])
         self.executor = LocalExecutor(self.peer, self.supply)
-        self._settings = settings
+        self.groups = LocalGroups(self.peer, self.supply)
+        self._registry = LocalRegistry(self.executor, self.groups)
         self._info = {
             **settings["session"],
             "node_id": node_id.hex(),
@@ -108,16 +107,13 @@ class LocalModeSession:
             ),
         }
         self._environments: dict[str, dict[str, Any]] = {"": {}}
-        self._actors: dict[bytes, LocalActor] = {}
-        self._names: dict[tuple[str, str], LocalActor] = {}
-        self.peer.refs.on_actor_unreferenced = self._on_unreferenced
+        self._views = LocalViews(self.executor, self._registry, settings["node_name"])
         self.peer.install_hooks()
         begin_places(self._info["runtime_env"], on_change)
 
     def stop(self) -> None:
         """End the session: its actors, and who waits in it."""
-        for actor in list(self._actors.values()):
-            actor.die("the session was shut down")
+        self._registry.end_all("the session was shut down")
         self.peer.close()
         self.executor.close()
         end_places()
@@ -186,9 +182,8 @@ class LocalModeSession:
     ) -> Any:
         """Run a task; returns its ref, refs, or record (a stream)."""
         record = self._new_call(call, args, kwargs, label)
-        record.demand = sclass.demand
-        record.env = sclass.env
-        record.arguments.on_complete = partial(self.executor.on_arguments, record)
+        place = record.place = _place_of(sclass)
+        record.arguments.on_complete = partial(self.executor.on_ready, record)
         record.reason, is_final = self.supply.why_never(
             f"task {call.name}", sclass.demand, sclass.strategy
         )
@@ -196,12 +191,35 @@ class LocalModeSession:
             refs = self.executor.enter(record)
         if is_final:
             self.executor.fail_with(record, TaskUnschedulableError(record.reason))
+        elif place.placement_group:
+            self._submit_in_group(record, place)
         elif not record.reason:
             self.executor.submit(record)
         elif not sclass.is_told:
             sclass.is_told = True
             self.peer.warn(record.reason)
         return _returned(call, record, refs)
+
+    def _submit_in_group(self, record: LocalCall, place: LocalPlace) -> None:
+        with self.peer.lock:
+            if self.groups.state_of(place.placement_group) != CREATED:
+                record.is_placed = False
+                self.supply.settle(partial(self._try_task, record, place))
+                return
+            place.gpu_ids = self.groups.gpu_ids_of(place.placement_group, place.demand)
+        self.executor.submit(record)
+
+    def _try_task(self, record: LocalCall, place: LocalPlace) -> bool:
+        """Let a task run if its group is there (under the lock); True when settled."""
+        group_id = place.placement_group
+        state = self.groups.state_of(group_id)
+        if state == REMOVED:
+            self.executor.fail_with(record, removed(group_id))
+        elif state == CREATED:
+            record.is_placed = True
+            place.gpu_ids = self.groups.gpu_ids_of(group_id, place.demand)
+            self.executor.on_ready(record)
+        return record.is_placed or record.is_done
 
     def _new_call(
         self,
@@ -247,7 +265,7 @@ class LocalModeSession:
         with self.peer.lock:
             entry = self.peer.refs.entries.get(ref._id)
             record = None if entry is None else entry.record
-        if record is None:
+        if not isinstance(record, LocalCall):
             return
         if force and record.actor is not None:
             raise ValueError(
@@ -366,62 +384,8 @@ class LocalModeSession:
         Raises:
             ActorAlreadyExistsError: the name is taken.
         """
-        key = (spec.namespace, spec.name)
-        with self.peer.lock:
-            existing = self._names.get(key)
-            if existing is not None and get_if_exists:
-                return existing.spec, None
-            if existing is not None:
-                raise ActorAlreadyExistsError(
-                    f"The name '{spec.name}' is taken by a living actor in namespace "
-                    f"'{spec.namespace}'. Choose another name, or pass "
-                    "get_if_exists=True."
-                )
-            spec.owner = self.peer.address
-            spec.job_id = self.peer.job_id
-            arguments = LocalArguments(packed.payload, packed.deps, packed.holds)
-            actor = LocalActor(spec, self.executor, arguments)
-            actor.env = self._environments[spec.env]
-            actor.on_death = self._on_death
-            self._actors[spec.actor_id] = actor
-            if spec.name:
-                self._names[key] = actor
-            handle = self._handle_ref(spec)
-        self._place(actor)
-        return spec, handle
-
-    def _place(self, actor: LocalActor) -> None:
-        spec = actor.spec
-        actor.reason, is_final = self.supply.why_never(
-            f"actor {spec.class_name}", spec.placement_demand, spec.strategy
-        )
-        if is_final:
-            actor.die(actor.reason)
-        elif actor.reason:
-            self.peer.warn(actor.reason)
-        else:
-            actor.begin()
-
-    def _handle_ref(self, spec: ActorSpec) -> ObjectRef[Any] | None:
-        """The counted object that stands for an actor's handles."""
-        if spec.detached:
-            return None
-        handle_id = spec.actor_id + ACTOR_SUFFIX
-        value, _held = pack(None, "")
-        self.peer.refs.complete(self.peer.refs.own(handle_id), value)
-        return counted_ref(handle_id, self.peer.address)
-
-    def _on_unreferenced(self, actor_id: bytes) -> None:
-        """The last handle died (under the lock)."""
-        actor = self._actors.get(actor_id)
-        if actor is not None:
-            self.peer.later.append(actor.leave)
-
-    def _on_death(self, actor: LocalActor) -> None:
-        """An actor died (under the lock): its name is free."""
-        key = (actor.spec.namespace, actor.spec.name)
-        if self._names.get(key) is actor:
-            del self._names[key]
+        env = self._environments[spec.env]
+        return self._registry.create(spec, packed, env, get_if_exists=get_if_exists)
 
     def lookup_actor(self, name: str, namespace: str) -> ActorSpec:
         """Find a named actor.
@@ -429,22 +393,11 @@ class LocalModeSession:
         Raises:
             ValueError: there is none.
         """
-        actor = self._names.get((namespace, name))
-        if actor is None:
-            raise ValueError(
-                f"Failed to look up actor with name '{name}'. No living actor of that "
-                f"name is in namespace '{namespace}'."
-            )
-        return actor.spec
+        return self._registry.find(name, namespace).spec
 
     def actor_calls(self, spec: ActorSpec) -> LocalActor:
         """The actor itself; a dead one for a handle of another session."""
-        actor = self._actors.get(spec.actor_id)
-        if actor is None:
-            arguments = LocalArguments(b"", None, None)
-            actor = LocalActor(spec, self.executor, arguments)
-            actor.die(UNKNOWN)
-        return actor
+        return self._registry.of(spec)
 
     def call_actor(
         self,
@@ -474,13 +427,13 @@ class LocalModeSession:
 
     def kill_actor(self, actor_id: bytes, *, no_restart: bool) -> None:
         """End an actor at once."""
-        actor = self._actors.get(actor_id)
+        actor = self._registry.actors.get(actor_id)
         if actor is not None:
             actor.kill(KILLED, no_restart=no_restart)
 
     def is_actor_dead(self, actor_id: bytes) -> bool:
         """Whether an actor is dead."""
-        actor = self._actors.get(actor_id)
+        actor = self._registry.actors.get(actor_id)
         return actor is not None and actor.state == DEAD
 
     # -- views -----------------------------------------------------------------------
@@ -491,73 +444,19 @@ class LocalModeSession:
         Raises:
             ValueError: there is no such view in local mode.
         """
-        match what:
-            case "total":
-                return self.supply.total.to_floats()
-            case "available":
-                return self.supply.available()
-            case "nodes":
-                return [self._describe_node()]
-            case "named_actors":
-                return [
-                    key for key in self._names if argument is None or key[0] == argument
-                ]
-            case "actors":
-                return [self._describe_actor(one) for one in self._actors.values()]
-            case "events":
-                worker = self.peer.worker_id.hex()
-                return [
-                    [worker, self.peer.pid, *event] for event in self.executor.events
-                ]
-            case "metrics":
-                labels = process_labels(self.peer.worker_id, "driver", self.peer.pid)
-                families = msgspec.to_builtins(recorded_families())
-                return [{"labels": labels, "families": families}]
-            case "workers":
-                return []
-            case "store":
-                return {}
-            case "preload":
-                return None
-        raise ValueError(
-            f"local mode has no view {what!r}: it has no processes but this one"
-        )
+        return self._views.answer(what, argument)
 
-    def _describe_node(self) -> dict[str, Any]:
-        return {
-            "NodeID": self._info["node_id"],
-            "Alive": True,
-            "NodeManagerAddress": "127.0.0.1",
-            "NodeManagerHostname": socket.gethostname(),
-            "NodeManagerPort": 0,
-            "ObjectManagerPort": 0,
-            "ObjectStoreSocketName": "",
-            "RayletSocketName": "",
-            "MetricsExportPort": 0,
-            "MetricsAgentPort": 0,
-            "DashboardAgentListenPort": 0,
-            "NodeName": self._settings["node_name"],
-            "RuntimeEnvAgentPort": 0,
-            "DeathReason": 0,
-            "DeathReasonMessage": "",
-            "alive": True,
-            "Resources": self.supply.total.to_floats(),
-            "Labels": dict(self._settings["labels"]),
-        }
 
-    def _describe_actor(self, actor: LocalActor) -> dict[str, Any]:
-        spec = actor.spec
-        return {
-            "actor_id": spec.actor_id.hex(),
-            "class_name": spec.class_name,
-            "state": actor.state,
-            "name": spec.name,
-            "namespace": spec.namespace,
-            "worker_id": self.peer.worker_id.hex(),
-            "num_restarts": actor.restarts,
-            "death_cause": actor.cause,
-            "is_detached": spec.detached,
-        }
+def _place_of(sclass: LocalClass) -> LocalPlace:
+    """The place of one task of a kind."""
+    place = LocalPlace()
+    place.demand = sclass.demand
+    place.runtime_env = sclass.env
+    if sclass.strategy is not None and sclass.strategy[0] == "pg":
+        _kind, place.placement_group, _index, captures = sclass.strategy
+        place.capture_children = bool(captures)
+        place.captured = place.placement_group if captures else b""
+    return place
 
 
 def _tell(news: asyncio.Future[None]) -> None:

@@ -374,5 +374,7 @@ def start_thread(action: Callable[[], None]) -> None:
 
 def post(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
     """Run something on an event loop, if that still runs."""
-    if not loop.is_closed():
+    try:
         loop.call_soon_threadsafe(action)
+    except RuntimeError:  # the loop was closed: nobody waits for this
+        return

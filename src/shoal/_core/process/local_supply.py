@@ -44,7 +44,7 @@ class LocalSupply:
     ) -> None:
         self.total = ResourceSet(resources)
         self.node_id = node_id
-        self._labels = {"ray.io/node-id": node_id.hex(), **labels}
+        self.labels = {"ray.io/node-id": node_id.hex(), **labels}
         #: units held by all, and by those that hold them for long
         self._held: dict[str, int] = {}
         self._kept: dict[str, int] = {}
@@ -92,7 +92,7 @@ class LocalSupply:
 
     def view(self) -> NodeView:
         """The node as the policies of placement see it."""
-        return NodeView(self.node_id, self.total, self._room(), self._labels, True)
+        return NodeView(self.node_id, self.total, self._room(), self.labels, True)
 
     # -- waiting -------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class LocalSupply:
         self, what: str, asked: ResourceSet, packed_wish: Any
     ) -> tuple[str, bool]:
         wish = PlacementWish.from_list(packed_wish)
-        empty = NodeView(self.node_id, self.total, self.total, self._labels, True)
+        empty = NodeView(self.node_id, self.total, self.total, self.labels, True)
         placement = choose_node(asked, [empty], wish)
         if placement.verdict is not Verdict.NEVER:
             return "", False

@@ -22,7 +22,8 @@ from shoal._core.base.ids import UNIQUE_ID_BYTES
 from shoal._core.base.labels import RESERVED_PREFIX
 from shoal._core.base.resources import ResourceSet
 from shoal._core.control.actors import ControlActors
-from shoal._core.io.engine import Connection, Engine
+from shoal._core.io.connection import Connection
+from shoal._core.io.engine import Engine
 from shoal._core.io.fork_server import serve
 from shoal._core.io.peer_credentials import same_user
 from shoal._core.io.process_watch import (

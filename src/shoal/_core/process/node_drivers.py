@@ -16,7 +16,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from shoal._core.control.jobs import ControlJobs, Job
-from shoal._core.io.engine import Connection
+from shoal._core.io.connection import Connection
 from shoal._core.io.peer_credentials import process_of
 from shoal._core.process.worker_output import OutputLine
 from shoal._core.wire.node_messages import Hello, LogLines, ShutdownSession, Welcome

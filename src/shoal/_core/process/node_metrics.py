@@ -92,7 +92,9 @@ class NodeMetrics:
         for series in family.series:
             self._add_series(total.series, series)
 
-    def _add_series(self, known: dict[_Labels, MetricSeries], new: MetricSeries) -> None:
+    def _add_series(
+        self, known: dict[_Labels, MetricSeries], new: MetricSeries
+    ) -> None:
         labels = tuple(new.labels)
         if labels not in known and self._ended_series_count >= ENDED_SERIES_MAX:
             labels = ()

@@ -21,7 +21,8 @@ from typing import Any
 from shoal._core.base.ids import OWNER_TAG_BYTES, PUT_INDEX, JobId, task_id_source
 from shoal._core.base.object_ref import ObjectRef, counted_ref, hooks
 from shoal._core.io import interrupts
-from shoal._core.io.engine import Connection, Engine, Waiter
+from shoal._core.io.connection import Connection
+from shoal._core.io.engine import Engine, Waiter
 from shoal._core.io.peer_credentials import same_user
 from shoal._core.io.shared_memory import ArenaMap
 from shoal._core.owner.calls import Channel

@@ -59,6 +59,10 @@ class SessionInterface(Protocol):
         """
 
     @property
+    def groups(self) -> Any:
+        """Requests about placement groups (``groups.py`` documents them)."""
+
+    @property
     def is_worker(self) -> bool:
         """Whether the present code is a task's or an actor's."""
 

@@ -61,7 +61,7 @@ class _LoopWait:
 
 async def wait_for_item(peer: Peer, record: TaskRecord) -> None:
     """Wait on the running loop until the next step needs no wait."""
-    # Half of the time to import shoal, and few programs await.
+    # Slow to import, and few programs await (futures.py).
     from asyncio import get_running_loop  # noqa: PLC0415
 
     stream = record.stream
