@@ -84,6 +84,7 @@ class Program:
         preamble: str = PREAMBLE,
         modules: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        folder: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -92,9 +93,10 @@ class Program:
             preamble: what comes before that.
             modules: source by name of what it can import.
             prefix: a command that runs the interpreter.
+            folder: its temporary directory; None makes one.
         """
         self.mark = uuid.uuid4().hex
-        self.folder = Path(tempfile.mkdtemp(prefix="f"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="f"))
         script = self.folder / "program.py"
         script.write_text(preamble + textwrap.dedent(source))
         for name, text in (modules or {}).items():

@@ -178,7 +178,6 @@ def test_a_child_that_lives_on_keeps_nothing_open(start: Start) -> None:
     child = int(program.hear())
     program.kill()
 
-
     def is_over() -> bool:
         left = {one.pid for one in program.processes()}
         return left == {child} and not program.session_dirs()

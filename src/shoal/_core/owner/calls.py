@@ -108,6 +108,7 @@ class Channel:
 
     __slots__ = (
         "address",
+        "has_given_back",
         "inflight",
         "is_taking_back",
         "last_reply",
@@ -125,6 +126,8 @@ class Channel:
         self.numbers: dict[CallTemplate, int] = {}
         self.lease: Any = None
         self.is_taking_back = False
+        #: it gave tasks back and has answered none since: the one it runs takes long
+        self.has_given_back = False
         self.last_reply = 0.0
 
     def number_of(self, call: CallTemplate) -> int:

@@ -99,7 +99,9 @@ class OwnerLeases:
         self._by_request: dict[int, SchedulingClass] = {}
         self._classes: dict[tuple[Any, ...], SchedulingClass] = {}
         self.leases: dict[int, OwnerLease] = {}
-        self._timer_is_set = False
+        #: how long the timer that is set was set for; None when none is
+        self._timer_delay: float | None = None
+        self._timer_due = 0.0
         self.depth = 0
 
     def sclass(
@@ -149,6 +151,8 @@ class OwnerLeases:
             if not loaded:
                 self._became_idle(lease)
             return
+        if loaded and lease.channel.has_given_back:
+            return  # they would wait behind the same task again
         if lease.return_by is not None and self._port.now() >= lease.return_by:
             if not loaded:
                 self._return(lease)
@@ -313,13 +317,16 @@ class OwnerLeases:
             self.forget(lease)
 
     def _set_timer(self, delay: float) -> None:
-        if not self._timer_is_set:
-            self._timer_is_set = True
-            self._port.call_at(self._port.now() + delay, self._on_timer)
+        if self._timer_delay is None or delay < self._timer_delay:
+            self._timer_delay = delay
+            self._timer_due = self._port.now() + delay
+            self._port.call_at(self._timer_due, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer_is_set = False
         now = self._port.now()
+        if self._timer_delay is None or now < self._timer_due - 0.001:
+            return  # a shorter one took its place
+        self._timer_delay = None
         delay: float | None = None
         for lease in list(self.leases.values()):
             channel = lease.channel

@@ -179,6 +179,7 @@ class Tasks:
         lease = channel.lease
         if lease is not None:
             channel.last_reply = self._port.now()
+            channel.has_given_back = False
             self.leases.refill(lease)
 
     def _settle(self, record: TaskRecord, message: TaskResult) -> None:
@@ -315,6 +316,7 @@ class Tasks:
     def on_returned(self, channel: Channel, seqs: list[int]) -> None:
         """An executor gave back tasks it had not begun."""
         channel.is_taking_back = False
+        channel.has_given_back = bool(seqs)
         records = [channel.inflight.pop(seq, None) for seq in seqs]
         sclass = None
         for record in reversed(records):
