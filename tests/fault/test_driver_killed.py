@@ -14,7 +14,7 @@ import pytest
 from tests.fault.conftest import Start
 from tests.fault.programs import Program, eventually, is_running
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.integration
 
 
 def _has_process(program: Program) -> object:

@@ -12,7 +12,7 @@ from time import monotonic
 import pytest
 
 from tests.fault.conftest import Start
-from tests.fault.programs import Program
+from tests.fault.programs import Program, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -127,8 +127,8 @@ def test_a_task_runs_on(start: Start) -> None:
         ref = slow.remote()
         while not os.path.exists(path + "/begun"):
             time.sleep(0.01)
-        say("ready")
         try:
+            say("ready")
             ray.get(ref)
         except KeyboardInterrupt:
             open(path + "/go", "w").close()
@@ -182,4 +182,51 @@ def test_interrupts_do_not_pile_up(start: Start) -> None:
     for _ in range(20):
         program.expect("ready")
         program.press_ctrl_c()
+    _is_unharmed(program)
+
+
+def test_in_init(start: Start) -> None:
+    program = start(
+        """
+        try:
+            say("ready")
+            while True:
+                ray.init(num_cpus=2)
+                ray.shutdown()
+        except KeyboardInterrupt:
+            say("interrupted")
+        sys.stdin.readline()
+        ray.shutdown()
+        ray.init(num_cpus=2)
+        assert ray.get(ray.remote(lambda: 1).remote()) == 1
+        say("done")
+        """
+    )
+    program.expect("ready")
+    eventually(program.session_dirs, "init got nowhere")
+    program.press_ctrl_c()
+    program.expect("interrupted")
+    program.tell()
+    _is_unharmed(program)
+    program.check_nothing_left()
+
+
+def test_signals_after_shutdown_and_in_children_are_as_ever(start: Start) -> None:
+    program = start(
+        """
+        def handlers():
+            return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+        before = handlers()
+        ray.init(num_cpus=1)
+        assert handlers() != before
+        pid = os.fork()
+        if pid == 0:
+            os._exit(handlers() != before)
+        assert os.waitpid(pid, 0)[1] == 0
+        ray.shutdown()
+        assert handlers() == before
+        say("done")
+        """
+    )
     _is_unharmed(program)

@@ -16,7 +16,7 @@ import pytest
 from tests.fault.conftest import Start
 from tests.fault.programs import GONE_S, Program, eventually, is_running
 
-pytestmark = [pytest.mark.integration, pytest.mark.fault]
+pytestmark = pytest.mark.integration
 
 SETUP = """
 ray.init(num_cpus=2, object_store_memory=200_000_000)

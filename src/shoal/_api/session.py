@@ -31,7 +31,7 @@ from shoal._core.process.joining import (
 )
 from shoal._core.process.native import NativeSession
 from shoal._core.process.node_settings import node_settings
-from shoal._core.process.session import current
+from shoal._core.process.session import current, settle_interrupts
 from shoal._core.process.supervisor import start_local
 
 
@@ -311,12 +311,16 @@ def shutdown(
         current.session = None
         session.driver.stop()
         hooks.detach()
+    settle_interrupts(is_exiting=_exiting_interpreter)
 
 
 def _after_fork_in_child() -> None:
     """A forked child may init anew; the parent's session is not its to use or end."""
-    if current.session is None:
+    session = _State.session
+    if current.session is None and session is not None:
         _State.session = None
+        if session.driver is not None:
+            session.driver.give_back_signals()
     _State.lock = threading.RLock()
 
 

@@ -15,14 +15,27 @@ from shoal._core.owner.calls import CallTemplate, Channel, TaskRecord
 from shoal._core.owner.leases import SchedulingClass
 from shoal._core.owner.machine import Owner
 from shoal._core.owner.references import Entry
+from shoal._core.serial.failures import encode_failure
 from shoal._core.wire import control_messages as control
 from shoal._core.wire import node_messages as node
 from shoal._core.wire import worker_messages as peer
-from shoal._core.wire.worker_messages import FUNCTION, Callable_, TaskDone
+from shoal._core.wire.worker_messages import (
+    ERROR,
+    FUNCTION,
+    Callable_,
+    TaskDone,
+    Value,
+)
 
 ME, W1, W2, W3 = (bytes([number]).hex() * 16 for number in range(4))
 NAMES = {ME: "me", W1: "w1", W2: "w2", W3: "w3", "": "nobody"}
 ONE_CPU = {"CPU": 10_000}
+
+
+def failure(text: str) -> Value:
+    """The error of a task that raised ValueError."""
+    error = ValueError(text)
+    return Value(ERROR, encode_failure(error, function_name="f", pid=1, ip=""))
 
 
 class Link:
@@ -223,10 +236,11 @@ class Stage:
 
 
 def _run(stage: Stage, message: peer.PushTask) -> str:
-    given = "".join(
-        f" with {stage.name_of(object_id)}={value.data.decode() or value.kind}"
+    given = " ".join(
+        f"{stage.name_of(object_id)}={value.data.decode() or value.kind}"
         for _, object_id, _, value in message.deps or ()
     )
+    given = f" with {given}" if given else ""
     attempt = f" again ({message.attempt})" if message.attempt else ""
     return f"run {message.label}{given}{attempt}"
 

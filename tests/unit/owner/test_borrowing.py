@@ -16,11 +16,14 @@ not checked any more: who lent them is dead.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -183,7 +186,7 @@ class Process:
         nested: list[Ref],
         task: Running | None,
         *,
-        is_stream: bool,
+        is_stream: bool = False,
     ) -> None:
         actor_id = bytes.fromhex(target)
         calls = self.owner.actor(actor_id, "A", is_ordered=False)
@@ -307,6 +310,10 @@ class World:
         if target not in self.living:
             return None
         return self._links.setdefault((source, target), Link())
+
+    def address(self, number: int) -> str:
+        """The process of a number, from 0."""
+        return (number + 1).to_bytes(16, "big").hex()
 
     def busy_links(self) -> list[tuple[str, str]]:
         return [key for key, link in self._links.items() if link.queue]
@@ -548,3 +555,153 @@ TestBorrowing = Borrowing.TestCase
 TestBorrowing.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
+
+
+# -- short programs whose messages arrive in many orders -------------------------------
+
+Step = Callable[[Process], bool]
+
+
+def task_step(action: Callable[[Process, Running], None]) -> Step:
+    """Do something in the task that runs in the process, once one does."""
+
+    def step(process: Process) -> bool:
+        if not process.running:
+            return False
+        action(process, process.running[0])
+        return True
+
+    return step
+
+
+def put_and_lend(to: int) -> Step:
+    """Put an object, have a task of another process hold it, and drop it."""
+
+    def step(process: Process) -> bool:
+        process.put([], None, stored=False)
+        process.call(process.world.address(to), [], process.kept[:1], None)
+        process.drop(process.kept, 0)
+        return True
+
+    return step
+
+
+def pass_on(to: int, *, is_stream: bool = False) -> Step:
+    """Call another process with the first ref of the task."""
+    return task_step(
+        lambda process, task: process.call(
+            process.world.address(to), [], task.frame[:1], task, is_stream=is_stream
+        )
+    )
+
+
+def keep_and_pass_on(to: int) -> Step:
+    """Keep the ref, end the task, call another process with it, and drop it."""
+
+    def step(process: Process) -> bool:
+        if not process.running:
+            return False
+        keep_and_finish(process)
+        process.call(process.world.address(to), [], process.kept[:1], None)
+        process.drop(process.kept, 0)
+        return True
+
+    return step
+
+
+@task_step
+def keep_and_finish(process: Process, task: Running) -> None:
+    process.kept.append(task.frame.pop(0))
+    process.finish(task, [], stored=False)
+
+
+@task_step
+def finish(process: Process, task: Running) -> None:
+    process.finish(task, [], stored=False)
+
+
+def finish_when_answered(process: Process) -> bool:
+    """End the task once the calls it made are done."""
+    return not process.owner.tasks.pending and finish(process)
+
+
+@task_step
+def give_back(process: Process, task: Running) -> None:
+    process.finish(task, task.frame[:1], stored=False)
+
+
+@task_step
+def yield_it_and_finish(process: Process, task: Running) -> None:
+    process.yield_item(task, task.frame[:1], stored=False)
+    process.finish(task, [], stored=False)
+
+
+def take_item_and_get(process: Process) -> bool:
+    """Take what another process yields, and keep the ref inside."""
+    process.take(process.streams[0])
+    if not process.kept:
+        return False
+    process.get(process.kept[0], None)
+    return True
+
+
+#: What each process does, step by step.
+PROGRAMS: dict[str, list[list[Step]]] = {
+    "an executor hands a loan on and keeps nothing": [
+        [put_and_lend(1)],
+        [keep_and_pass_on(2)],
+        [pass_on(3), finish_when_answered],
+        [keep_and_finish],
+    ],
+    "an executor returns a loan to a borrower": [
+        [put_and_lend(1)],
+        [keep_and_pass_on(2)],
+        [give_back],
+    ],
+    "an executor is given its own loan back": [
+        [put_and_lend(1)],
+        [pass_on(2, is_stream=True), take_item_and_get, finish],
+        [yield_it_and_finish],
+    ],
+    "a loan goes round": [
+        [put_and_lend(1)],
+        [pass_on(2), finish],
+        [pass_on(3), finish],
+        [pass_on(1), finish],
+    ],
+}
+
+
+def advance(program: tuple[Process, list[Step]]) -> bool:
+    """Do a process's next step, if it can be done yet."""
+    process, steps = program
+    if not steps or not steps[0](process):
+        return False
+    del steps[0]
+    return True
+
+
+def play(world: World, programs: list[tuple[Process, list[Step]]], seed: int) -> None:
+    """Steps of programs and deliveries, in an order drawn by chance."""
+    chance = Random(seed)
+    while world.busy_links() or any(map(advance, programs)):
+        which = chance.randrange(len(programs) + len(world.busy_links()))
+        if which < len(programs):
+            advance(programs[which])
+        else:
+            world.deliver(*world.busy_links()[which - len(programs)])
+        world.check()
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_any_order_of_delivery_is_safe(name: str) -> None:
+    for seed in range(200):
+        world = World(4)
+        programs = [
+            (world.living[world.address(number)], list(steps))
+            for number, steps in enumerate(PROGRAMS[name])
+        ]
+        play(world, programs, seed)
+        assert not any(steps for _, steps in programs), "the program is stuck"
+        world.wind_up()
+        world.check_is_empty()

@@ -17,7 +17,6 @@ from shoal._core.wire.node_messages import (
     WorkerGone,
 )
 from shoal._core.wire.worker_messages import (
-    ERROR,
     INLINE,
     Callable_,
     TaskResult,
@@ -31,7 +30,7 @@ from shoal.exceptions import (
     TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
-from tests.unit.owner.scripted import ONE_CPU, W1, W2, W3, Stage
+from tests.unit.owner.scripted import ONE_CPU, W1, W2, W3, Stage, failure
 
 
 def gone(address: str, *, oom: bool = False) -> WorkerGone:
@@ -237,8 +236,8 @@ def test_a_worker_that_may_end_after_each_call_gets_one_at_a_time(
     assert stage.says() == ["w1: use 70", "w1: run t1"]
     result = TaskResult(stage.seq("t1"), [Value(INLINE, b"v")], 1, retiring=True)
     stage.from_peer(W1, result)
-    assert stage.says() == ["node: return 70 for good"]
-    stage.grant(stage.records["t2"].sclass.request, 71, W2)
+    assert stage.says() == ["node: return 70 for good", "node: ask 1 for 2"]
+    stage.grant(1, 71, W2)
     assert stage.says() == ["w2: use 71", "w2: run t2"]
 
 
@@ -302,7 +301,8 @@ def test_after_the_quantum_nothing_is_pushed_behind_what_runs(stage: Stage) -> N
     stage.from_node(ReclaimLeases())
     stage.says()
     stage.pass_time(QUANTUM_S)
-    assert "w1: give back 4" in stage.says()  # it is silent, too
+    assert stage.says() == ["w1: give back 4"]  # it is silent, too
+    stage.from_peer(W1, TasksReturned([]))
     stage.done(W1, "t2", "t3", "t4", took_us=995)
     assert stage.says() == []
     stage.done(W1, "t5", took_us=995)
@@ -312,81 +312,64 @@ def test_after_the_quantum_nothing_is_pushed_behind_what_runs(stage: Stage) -> N
 # -- taking back -------------------------------------------------------------------
 
 
-def busy_and_idle(stage: Stage) -> None:
-    """W1 has t1 to t4 and is slow of late; W2 has just become idle."""
+def loaded_and_idle(stage: Stage, took_us: int) -> None:
+    """W1 has t1 to t4, W2 is about to become idle with t5."""
     call = stage.call()
-    call.learn(995)
-    stage.submit_many(1, 5, call)
+    call.learn(took_us)
+    stage.submit_many(1, 4, call)
     stage.grant(1, 70, W1)
-    stage.submit("t6", call)
+    stage.submit("t5", stage.call("other"))
+    stage.grant(1, 71, W2)
     stage.says()
 
 
 def test_an_idle_worker_relieves_the_busiest(stage: Stage) -> None:
+    loaded_and_idle(stage, took_us=995)
+    stage.done(W2, "t5")
+    assert stage.says() == ["w1: give back 2"]
+    stage.submit("t6", stage.records["t1"].call)
+    stage.done(W2, "t6", took_us=995)
+    assert stage.says() == ["w2: run t6"]  # and w1 is not asked twice
+    stage.from_peer(W1, TasksReturned([stage.seq("t3"), stage.seq("t4")]))
+    assert stage.says() == ["w2: run t3"]
+    assert [one.label for one in stage.sclass().queue] == ["t4"]
+
+
+def test_what_a_worker_gave_back_goes_elsewhere_until_it_answers_again(
+    stage: Stage,
+) -> None:
+    """Else the tasks would wait behind the same long one again and again."""
     call = stage.call()
     call.learn(995)
     stage.submit_many(1, 4, call)
     stage.grant(1, 70, W1)
-    assert stage.says()[-1] == "w1: run t4"
-    stage.submit("t5", stage.call("other"))
+    stage.says()
+    later = [stage.seq(label) for label in ("t2", "t3", "t4")]
+    stage.from_peer(W1, TasksReturned(later))
+    stage.submit("t5", call)
+    assert stage.says() == []  # the first request is open still
+    assert [one.label for one in stage.sclass().queue] == ["t2", "t3", "t4", "t5"]
     stage.grant(1, 71, W2)
-    assert stage.says() == ["w2: use 71", "w2: run t5"]
-    stage.done(W2, "t5")
-    assert stage.says() == ["w1: give back 2"]
-    stage.submit("t6", call)
-    stage.done(W2, "t6")
-    assert stage.says() == ["w2: run t6"]  # and is not asked twice
-    seqs = [stage.seq("t3"), stage.seq("t4")]
-    stage.from_peer(W1, TasksReturned(seqs))
-    assert stage.says() == ["w2: run t3", "w2: run t4"]
-    # What was given back and answered all the same is one answer.
-    stage.done(W1, "t1", "t2", took_us=995)
-    assert not stage.owner.channels[W1].inflight
-
-
-def test_tasks_that_come_back_keep_their_order_before_those_that_wait(
-    stage: Stage,
-) -> None:
-    call = stage.call()
-    call.learn(995)
-    stage.submit_many(1, 6, call)
-    stage.grant(1, 70, W1)
-    stage.says()
-    queue = stage.records["t1"].sclass.queue
-    assert [one.label for one in queue] == ["t5", "t6"]
-    stage.from_peer(W1, TasksReturned([stage.seq("t3"), stage.seq("t4")]))
-    stage.says()
-    assert [one.label for one in queue] == ["t3", "t4", "t5", "t6"]
+    assert stage.says() == ["w2: use 71", "w2: run t2", "w2: run t3"]
+    stage.done(W1, "t1", took_us=995)
+    assert stage.says()[0] == "w1: run t4"
 
 
 def test_a_few_short_tasks_are_not_worth_moving(stage: Stage) -> None:
-    call = stage.call()
-    call.learn(1)
-    stage.submit_many(1, 4, call)
-    stage.grant(1, 70, W1)
-    stage.submit("t5", stage.call("other"))
-    stage.grant(1, 71, W2)
-    stage.says()
+    loaded_and_idle(stage, took_us=1)
     stage.done(W2, "t5")
     assert stage.says() == []
 
 
 def test_a_silent_worker_gives_back_what_waits_behind_its_task(stage: Stage) -> None:
-    call = stage.call()
-    call.learn(995)
-    stage.submit_many(1, 4, call)
-    stage.grant(1, 70, W1)
+    with_known_time(stage, took_us=995)  # the timer for the idle worker is set
+    stage.submit_many(1, 5, stage.records["t0"].call)
+    stage.done(W1, "t1", took_us=995)
     stage.says()
-    stage.pass_time(STALL_S * 2)
-    assert stage.says() == ["w1: give back 4"]
+    stage.pass_time(STALL_S * 2.1)
+    assert stage.says() == ["node: withdraw 2", "w1: give back 4"]
     stage.pass_time(STALL_S * 2)
     assert stage.says() == []  # it is asked once
-    later = [stage.seq(label) for label in ("t2", "t3", "t4")]
-    stage.from_peer(W1, TasksReturned(later))
-    stage.says()
-    assert [one.label for one in stage.sclass().queue] == ["t2", "t3", "t4"]
-    stage.grant(stage.sclass().request, 71, W2)
-    assert stage.says() == ["w2: use 71", "w2: run t2", "w2: run t3"]
 
 
 def test_a_worker_that_answers_in_time_keeps_its_tasks(stage: Stage) -> None:
@@ -398,7 +381,7 @@ def test_a_worker_that_answers_in_time_keeps_its_tasks(stage: Stage) -> None:
     for label in ("t1", "t2"):
         stage.pass_time(STALL_S * 0.9)
         stage.done(W1, label, took_us=995)
-    assert stage.says() == []
+    assert stage.says() == ["node: withdraw 1"]
 
 
 # -- refusals ----------------------------------------------------------------------
@@ -465,27 +448,9 @@ def test_a_delayed_request_is_marked_until_it_is_served(stage: Stage) -> None:
 # -- ends --------------------------------------------------------------------------
 
 
-def test_a_worker_whose_tasks_all_failed_before_they_began_goes_back(
-    stage: Stage,
-) -> None:
-    bad = stage.submit("bad")
-    stage.submit("t1", deps=[bad.object_id])
-    stage.grant(1, 70, W1)
-    stage.submit("t2")
-    result = TaskResult(stage.seq("bad"), [Value(ERROR, b"")], 1)
-    stage.records["t2"].is_cancelled = True
-    stage.tasks._unqueue(stage.records["t2"])
-    stage.says()
-    # t1 is queued in the turn in which its argument fails.
-    stage.from_peer(W1, result)
-    assert stage.entry("t1").state == FAILED
-    stage.pass_time(IDLE_RETURN_S * 1.1)
-    assert "node: return 70" in stage.says()
-
-
 def test_a_granted_worker_without_any_task_to_run_goes_back(stage: Stage) -> None:
     bad = stage.refs.own(b"bad" + bytes(25))
-    stage.refs.complete(bad, Value(ERROR, b"failure"))
+    stage.refs.complete(bad, failure("no"))
     stage.submit("t1", deps=[bad.object_id])
     stage.grant(1, 70, W1)
     assert stage.entry("t1").state == FAILED

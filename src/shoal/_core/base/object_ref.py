@@ -68,6 +68,7 @@ class ObjectRef(Generic[T_co]):
     __slots__ = ("__weakref__", "_id", "_owner")
 
     def __init__(self, object_id: bytes, owner: str = "") -> None:
+        self._id = b""  # what is refused below dies, and says so, too
         if len(object_id) != OBJECT_ID_BYTES:
             raise ValueError(
                 f"an object id has {OBJECT_ID_BYTES} bytes, got {len(object_id)}"

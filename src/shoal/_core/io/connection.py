@@ -35,6 +35,9 @@ class ConnectionPort(Protocol):
     def forget(self, connection: Connection) -> None:
         """Serve it no longer."""
 
+    def report_bug(self) -> None:
+        """Tell of the exception being handled, which our own code raised."""
+
 
 class Connection:
     """A non-blocking stream socket with frames on it."""
@@ -101,8 +104,10 @@ class Connection:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
-        except OSError as error:
-            self.close(f"cannot write: {error.strerror or error}")
+        except OSError:
+            # The other side is gone.  What it said last is still to be read, and the
+            # end comes after that: write no more, and wait for it.
+            self._waits_to_write = True
             return
         if sent < len(data):
             out.append(data[sent:])
@@ -143,7 +148,12 @@ class Connection:
             return
         on_message = self.on_message
         for message in messages:
-            on_message(self, message)
+            if not self.is_open:  # what came before made us hang up
+                return
+            try:
+                on_message(self, message)
+            except Exception:  # noqa: BLE001 - reported, and those behind it go on
+                self._engine.report_bug()
 
     def close(self, reason: str) -> None:
         """Hang up, and tell the owner of the connection why."""

@@ -201,11 +201,14 @@ class Engine:
                     try:
                         handler(mask)
                     except Exception:  # noqa: BLE001 - reported, and others go on
-                        self._report_bug()
-            if self._timers:
-                self._run_timers()
-            if self.on_turn is not None:
-                self.on_turn()
+                        self.report_bug()
+            try:
+                if self._timers:
+                    self._run_timers()
+                if self.on_turn is not None:
+                    self.on_turn()
+            except Exception:  # noqa: BLE001 - reported; not of the thread that leads
+                self.report_bug()
             if self.dirty:
                 self.flush()
         if self.callbacks:
@@ -214,7 +217,8 @@ class Engine:
     def _poll(self, timeout: float) -> list[tuple[int, int]]:
         return self._epoll.poll(timeout)
 
-    def _report_bug(self) -> None:
+    def report_bug(self) -> None:
+        """Tell of the exception being handled, which our own code raised."""
         # A handler must not raise; what it was doing is lost, so say so loudly
         # and go on: other work of the process is unharmed.
         sys.stderr.write(f"shoal internal error in {self.name}:\n")
@@ -226,7 +230,10 @@ class Engine:
                 callback = self.callbacks.popleft()
             except IndexError:
                 return
-            callback()
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - reported; not of the thread that leads
+                self.report_bug()
 
     def poll_now(self) -> None:
         """Take in what has arrived, if nobody else is doing so."""
@@ -265,7 +272,7 @@ class Engine:
     def _follow(self, waiter: Waiter, deadline: float | None) -> bool:
         """Sleep until done (True), the deadline (True), or to try to lead (False)."""
         with self.lock:
-            if waiter.is_done:
+            if waiter.is_done or self._is_closed:
                 return True
             sleep = waiter.prepare_sleep()
             self._followers.append(waiter)
@@ -287,8 +294,11 @@ class Engine:
                 if waiter in self._followers:
                     self._followers.remove(waiter)
                 # It may have been promoted just as its time was up.
-                if not goes_on_to_lead and not self._lead.locked() and self._followers:
-                    self._followers[0].rouse()
+                if not goes_on_to_lead and not self._lead.locked():
+                    if self._followers:
+                        self._followers[0].rouse()
+                    elif self._is_parked_for_good:
+                        self._unpark()
 
     def _sleep(self, lock: threading.Lock, timeout: float) -> bool:
         return lock.acquire(timeout=timeout)

@@ -107,7 +107,6 @@ def install(should_raise: Callable[[], bool]) -> None:
 
 def uninstall() -> None:
     """Give SIGINT back to Python's own handler, unless somebody else has taken it."""
-    pending.clear()
     if signal.getsignal(signal.SIGINT) == _interrupts.handle:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -34,6 +34,15 @@ class ArenaMap:
             self._map = mmap.mmap(self.fd, self.size)
         return self._map
 
+    def unmap(self) -> None:
+        """The session is over: let the memory go when the last array over it dies."""
+        mapped, self._map = self._map, None
+        if mapped is not None:
+            try:
+                mapped.close()
+            except BufferError:  # arrays over it live on, and keep it
+                return
+
     def writable(self, offset: int, size: int) -> memoryview:
         """A view to write a new object through; drop it before sealing."""
         return memoryview(self._mapped())[offset : offset + size]

@@ -7,6 +7,7 @@ owner left behind is freed, and a line for creations that find no room now.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from shoal._core.store.arena import Arena
@@ -18,12 +19,24 @@ from shoal._core.wire.node_messages import (
     PinObject,
 )
 
+#: How long a creation waits at most for readers and writers to make room.
+WAIT_MAX_S = 10.0
+#: How often it is asked whether that can still happen.  The word that an object is no
+#: longer needed may be on its way for about as long.
+LOOK_AGAIN_S = 0.5
+
 
 class ObjectPort(Protocol):
-    """Answers to clients."""
+    """Answers to clients, and time."""
 
     def send(self, client: bytes, message: object) -> None:
         """Send to a process."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def call_at(self, when: float, action: Callable[[], None]) -> None:
+        """Run ``action`` at about ``when``."""
 
 
 class LocalObjects:
@@ -40,11 +53,31 @@ class LocalObjects:
 
     def on_create(self, client: bytes, message: CreateObject) -> None:
         """A client wants to write an object."""
-        if self._waiting:
+        if self._waiting or not self._try_create(client, message):
             self._waiting.append((client, message))
-        elif not self._try_create(client, message):
-            self._waiting.append((client, message))
-            self._refuse_if_hopeless()
+            self._look_later(client, message, self._port.now() + WAIT_MAX_S)
+
+    def _look_later(self, client: bytes, message: CreateObject, until: float) -> None:
+        self._port.call_at(
+            self._port.now() + LOOK_AGAIN_S, lambda: self._look(client, message, until)
+        )
+
+    def _look(self, client: bytes, message: CreateObject, until: float) -> None:
+        """Refuse a creation that waits in vain.
+
+        So it does when nothing is being read or written that could make room, and
+        perhaps when the one who could make room is the one who waits.
+        """
+        if (client, message) not in self._waiting:
+            return
+        usage = self.table.usage()
+        is_hopeless = not usage.pinned_count and not usage.unsealed_count
+        if is_hopeless or self._port.now() >= until:
+            self._waiting.remove((client, message))
+            self._refuse(client, message, self._full_text(message))
+            self._serve_waiting()
+        else:
+            self._look_later(client, message, until)
 
     def _try_create(self, client: bytes, message: CreateObject) -> bool:
         try:
@@ -60,13 +93,6 @@ class LocalObjects:
 
     def _refuse(self, client: bytes, message: CreateObject, reason: str) -> None:
         self._port.send(client, ObjectCreated(message.request, -1, reason))
-
-    def _refuse_if_hopeless(self) -> None:
-        """Nothing is being read or written that could make room: waiting is vain."""
-        usage = self.table.usage()
-        while self._waiting and not usage.pinned_count and not usage.unsealed_count:
-            client, message = self._waiting.popleft()
-            self._refuse(client, message, self._full_text(message))
 
     def _full_text(self, message: CreateObject) -> str:
         arena = self.table.usage()
@@ -88,14 +114,15 @@ class LocalObjects:
 
     def on_seal(self, client: bytes, object_id: bytes) -> None:
         """The bytes are written."""
-        if not self.table.seal(object_id, client):
-            self._forget_if_gone(object_id)
-            self._serve_waiting()
+        self.table.seal(object_id, client)
         for reader, request in self._awaiting_seal.pop(object_id, ()):
             place = self.table.locate(object_id)
             self._answer_pin(reader, request, place)
-            if place is None and request and object_id in self.table:
+            if place is None and request:
                 self.table.unpin(object_id, reader)
+        if object_id not in self.table:  # it was dropped meanwhile
+            self._forget_if_gone(object_id)
+            self._serve_waiting()
 
     def on_pin(self, client: bytes, message: PinObject) -> None:
         """A client wants to read an object."""
@@ -138,14 +165,17 @@ class LocalObjects:
     def on_client_gone(self, client: bytes) -> None:
         """A process ended: its pins, its half-written objects and what it owned go."""
         self.table.client_gone(client)
+        for object_id, readers in self._awaiting_seal.items():
+            still = [reader for reader in readers if reader[0] != client]
+            self._awaiting_seal[object_id] = still
         for object_id in [key for key in self._awaiting_seal if key not in self.table]:
             for reader, request in self._awaiting_seal.pop(object_id):
                 self._answer_pin(reader, request, None)
         address = client.hex()
-        owned = [key for key, owner in self._owners.items() if owner == address]
-        for object_id in owned:
-            self.table.free(object_id)
-            self._owners.pop(object_id, None)
+        for object_id, owner in list(self._owners.items()):
+            if owner == address:
+                self.table.free(object_id)
+            self._forget_if_gone(object_id)
         self._waiting = deque(one for one in self._waiting if one[0] != client)
         self._serve_waiting()
 

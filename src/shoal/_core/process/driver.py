@@ -59,18 +59,27 @@ class Driver:
         self.peer.listen()
         self.peer.install_hooks()
         self.peer.engine.start_background()
-        if threading.current_thread() is threading.main_thread():
-            self._take_signals()
+        self._take_signals()
 
     def _take_signals(self) -> None:
         """Have Ctrl-C end a wait at once, and SIGTERM end the program in order.
 
         A program that handles these signals itself is left alone.
         """
+        if threading.current_thread() is not threading.main_thread():
+            return
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             interrupts.install(lambda: True)
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+            signal.signal(signal.SIGTERM, _exit_in_order)
+
+    def give_back_signals(self) -> None:
+        """Have signals do again what they do in any program."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        interrupts.uninstall()
+        if signal.getsignal(signal.SIGTERM) is _exit_in_order:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _on_failed(self, record: Any, value: Any) -> None:
         """A task ended in an error (under the lock)."""
@@ -149,6 +158,7 @@ class Driver:
             stream.close()
         peer.close()
         os.close(peer.arena.fd)
+        self.give_back_signals()
         if self._daemon is not None and not os.environ.get("SHOAL_KEEP_SESSION_DIR"):
             remove_tree(self.local.session_dir)
 
@@ -173,6 +183,10 @@ class Driver:
             peer.send_node(ShutdownSession("the driver shut down"))
             peer.engine.flush()
         peer.engine.wait(waiter, monotonic() + END_TIMEOUT_S)
+
+
+def _exit_in_order(number: int, _frame: object) -> None:
+    sys.exit(number)
 
 
 def _show_unhandled(payload: bytes) -> None:

@@ -164,17 +164,22 @@ class LocalActor:
         except BaseException as error:  # noqa: BLE001 - the calls raise it
             self._fail_to_start(error, name)
         else:
-            self._start(place, instance)
+            place.actor = instance
         finally:
             self._is_constructing = False
 
-    def _start(self, place: LocalPlace, instance: object) -> None:
+    def open(self) -> None:
+        """Let calls in, if there is an instance now (outside of the actor's context,
+        which the first call enters).
+        """
         with self._peer.lock:
-            if self.state == PENDING and place is self.place:
-                place.actor = instance
+            if self.state == PENDING and self.place.actor is not None:
                 self.state = ALIVE
                 if self._is_leaving and not self._line:
                     self._peer.later.append(partial(self.die, OUT_OF_SCOPE))
+            elif self.state == DEAD:
+                self.place.actor = None
+        self.pump()
 
     def _fail_to_start(self, error: BaseException, name: str) -> None:
         spec = self.spec

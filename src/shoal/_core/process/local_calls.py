@@ -1,4 +1,4 @@
-"""Local mode: one submitted call, its arguments, and what is known of it.
+"""Local mode: one submitted call, its arguments, what it runs, what it returns.
 
 ::
 
@@ -11,15 +11,18 @@ Does not: run (``local_execution.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal._core.executor.inbox import InboxTask
 from shoal._core.owner.calls import CallTemplate
 from shoal._core.owner.references import FAILED, PENDING, Entry, References
 from shoal._core.process.context import current_task
+from shoal._core.process.execution import ActorExit
 from shoal._core.process.local_place import LocalPlace, current_place
 from shoal._core.serial.serializer import deserialize
+from shoal.exceptions import ObjectLostError
 
 if TYPE_CHECKING:
     from shoal._core.process.local_actors import LocalActor
@@ -51,11 +54,21 @@ class LocalArguments:
         self.on_complete: Callable[[], None] | None = None
 
     def hold(self, refs: References) -> None:
-        """Keep what they need, and count what is missing (under the lock)."""
+        """Keep what they need, and count what is missing (under the lock).
+
+        Raises:
+            ObjectLostError: a ref at top level is of a session that has ended.
+        """
+        entries = refs.entries
+        for _place, object_id in self._deps:
+            if object_id not in entries:
+                raise ObjectLostError(object_id.hex(), None, "")
+        # Refs deeper inside may be names of nothing, as handles of another session are.
+        self._holds = [one for one in self._holds if one in entries]
         for object_id in self._holds:
             refs.hold(object_id)
         for _place, object_id in self._deps:
-            entry = refs.entries[object_id]
+            entry = entries[object_id]
             if entry.state == PENDING:
                 self.missing += 1
                 entry.add_waiter(self)
@@ -182,3 +195,47 @@ class LocalCall:
         if self.actor is not None:
             return f"actor call {name} waits; {self.actor.explain()}."
         return f"task {name} is about to run."
+
+
+def split_result(result: Any, returns: int) -> list[Any]:
+    """The items of a result that should have ``returns`` of them."""
+    if not returns:
+        return []
+    if hasattr(result, "__next__"):
+        result = list(result)
+    if not isinstance(result, Sized):
+        raise TypeError(
+            f"Task returned a {type(result).__name__}, but num_returns={returns}: "
+            "return a list or tuple of that many objects."
+        )
+    if len(result) != returns:
+        raise ValueError(
+            f"Task returned {len(result)} objects, but num_returns={returns}."
+        )
+    return list(result)  # type: ignore[call-overload,no-any-return]
+
+
+def method_of(name: str) -> Any:
+    """A method of the actor whose place this is, or one that every actor has."""
+    actor = current_place.get().actor
+    if name == "__ray_call__":
+        return partial(_call_with, actor)
+    if name == "__ray_ready__":
+        return _true
+    if name == "__ray_terminate__":
+        return _terminate
+    return getattr(actor, name)
+
+
+def _call_with(
+    actor: object, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    return function(actor, *args, **kwargs)
+
+
+def _true() -> bool:
+    return True
+
+
+def _terminate() -> None:
+    raise ActorExit

@@ -18,10 +18,11 @@ Does not: decide when a call of an actor runs (``local_actors.py``).
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator
 from contextvars import Context
 from functools import partial
 from time import perf_counter, time
@@ -30,10 +31,11 @@ from typing import TYPE_CHECKING, Any
 from shoal._core.base.generators import DynamicObjectRefGenerator
 from shoal._core.base.object_ref import ObjectRef, counted_ref
 from shoal._core.executor.inbox import Inbox, InboxTask
+from shoal._core.io import interrupts
 from shoal._core.owner.calls import DYNAMIC, STREAMING
 from shoal._core.process.context import current_task
 from shoal._core.process.execution import ActorExit, call_user
-from shoal._core.process.local_calls import LocalCall
+from shoal._core.process.local_calls import LocalCall, method_of, split_result
 from shoal._core.process.local_peer import (
     LocalPeer,
     failure_value,
@@ -65,6 +67,7 @@ EVENTS_KEPT_MAX = 10_000
 ERRORS_KEPT_MAX = 1_000
 
 _NOTHING = pack(None, "")[0]
+_AGAIN = object()
 
 
 class LocalExecutor:
@@ -96,15 +99,16 @@ class LocalExecutor:
     def enter(self, call: LocalCall) -> list[ObjectRef[Any]]:
         """Note a new call (under the lock); returns the refs of its results."""
         refs = self.peer.refs
+        call.arguments.hold(refs)
         returns = call.call.returns
         if returns == STREAMING:
             backpressure = call.call.definition.backpressure
             call.stream = LocalStream(call.task_id, backpressure, self.peer.lock)
+            call.stream.on_pause = partial(self._on_pause, call)
         for index in range(returns if returns >= 0 else 1):
             object_id = call.task_id + (index + 1).to_bytes(4, "little")
             call.entries.append(refs.own(object_id, call))
         self.pending[call.task_id] = call
-        call.arguments.hold(refs)
         address = self.peer.address
         return [counted_ref(entry.object_id, address) for entry in call.entries]
 
@@ -134,9 +138,14 @@ class LocalExecutor:
             generator = None
             if call.stream is not None:
                 generator, call.stream.produce = call.stream.produce, None
-            if call.is_parked and call.actor is not None:
-                call.actor.released(call)
+                if not call.stream.is_running:
+                    self._on_pause(call)
         del generator
+
+    def _on_pause(self, call: LocalCall) -> None:
+        """No thread is in a stream's generator; if it is done, its actor is free."""
+        if call.is_done and call.is_parked and call.actor is not None:
+            call.actor.released(call)
 
     def fail(self, call: LocalCall, error: Value) -> None:
         """End a call with an error for each of its results."""
@@ -178,8 +187,14 @@ class LocalExecutor:
         if current_task.get() is not None:
             make_room_on_stack(self._usual_limit)
         context.run(current_place.set, place)
-        while context.run(self._attempt, call, place, context):
-            continue
+        iterator: Any = _AGAIN
+        while iterator is _AGAIN:
+            iterator = context.run(self._attempt, call, place)
+        if iterator is not None:
+            # Not before the context is left, which every step enters.
+            self._park(call, iterator, place, context)
+            # As elsewhere, a generator begins when it is called.
+            call.stream.pull()
 
     def begin(self, call: LocalCall) -> None:
         """A new attempt begins, in the present context."""
@@ -187,8 +202,12 @@ class LocalExecutor:
         call.task = InboxTask(None, message, call.call.definition)
         current_task.set(call.task)
 
-    def _attempt(self, call: LocalCall, place: LocalPlace, context: Context) -> bool:
-        """Run a call once; True when it is to be run again."""
+    def _attempt(self, call: LocalCall, place: LocalPlace) -> Any:
+        """Run a call once.
+
+        Returns:
+            None when it is done; ``_AGAIN``; or the iterator of a lazy stream.
+        """
         self.begin(call)
         started_at, started = time(), perf_counter()
         try:
@@ -196,7 +215,7 @@ class LocalExecutor:
             if failed is not None:
                 data = dependency_failure(call.call.name, failed)
                 self.fail(call, Value(ERROR, data))
-                return False
+                return None
             function = self.function_of(call.call.definition)
             args, kwargs = call.arguments.read(self.peer.refs)
             with surroundings(place):
@@ -207,21 +226,22 @@ class LocalExecutor:
             elif call.actor is not None and call.actor.pushes_streams:
                 self._push_all(call, iter(result))
             else:
-                self._park(call, iter(result), place, context)
+                return iter(result)
         except BaseException as error:  # noqa: BLE001 - it is raised where it is got
-            return self.on_error(call, error)
+            return _AGAIN if self.on_error(call, error) else None
         finally:
             self.record(call, started_at, perf_counter() - started)
-        return False
+        return None
 
     def record(self, call: LocalCall, started_at: float, took: float) -> None:
         """Note when a call ran, for the timeline."""
-        self.events.append((call.call.name, call.task_id, started_at, took, {}))
+        name = call.label or call.call.name
+        self.events.append((name, call.task_id, started_at, took, {}))
 
     def function_of(self, call: Callable_) -> Any:
         """The callable to run: a method of the place's actor, or a function."""
         if call.method:
-            return _method_of(call.method)
+            return method_of(call.method)
         function = self._functions.get(call.key)
         if function is None:
             assert call.pickled is not None
@@ -238,7 +258,7 @@ class LocalExecutor:
         elif returns == 1:
             packed = [pack(result, name)]
         else:
-            packed = [pack(item, name) for item in _several(result, returns)]
+            packed = [pack(item, name) for item in split_result(result, returns)]
         del result
         self.finish(call, [value for value, _held in packed])
 
@@ -343,11 +363,12 @@ class LocalExecutor:
         Raises:
             KeyboardInterrupt, bdb.BdbQuit: ``error``, for the program to end on.
         """
-        if is_from_the_terminal(error):
+        from_terminal = is_from_the_terminal(error)
+        if from_terminal or isinstance(error, KeyboardInterrupt):
             cancelled = TaskCancelledError(call.task_id.hex())
             cancelled = cancelled.with_traceback(error.__traceback__)
             self.fail(call, self.failure_of(call, cancelled))
-            if threading.current_thread() is threading.main_thread():
+            if from_terminal and threading.current_thread() is threading.main_thread():
                 raise error
             return False
         if isinstance(error, (SystemExit, ActorExit)):
@@ -433,9 +454,17 @@ class LocalExecutor:
 def is_from_the_terminal(error: BaseException) -> bool:
     """Whether whoever sits at the keyboard wants the program to stop."""
     debugger = sys.modules.get("bdb")
-    return isinstance(error, KeyboardInterrupt) or (
-        debugger is not None and isinstance(error, debugger.BdbQuit)
-    )
+    if debugger is not None and isinstance(error, debugger.BdbQuit):
+        return True
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return True  # it leaves no trace: better stop once too often
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    raised_in = step.tb_frame.f_globals.get("__name__") if step is not None else ""
+    return raised_in == interrupts.__name__
 
 
 def _is_wanted(call: LocalCall, error: BaseException) -> bool:
@@ -445,47 +474,3 @@ def _is_wanted(call: LocalCall, error: BaseException) -> bool:
         return False
     wanted: Any = deserialize(packed)
     return isinstance(error, Exception if wanted is True else wanted)
-
-
-def _several(result: Any, returns: int) -> list[Any]:
-    """The items of a result that should have ``returns`` of them."""
-    if not returns:
-        return []
-    if hasattr(result, "__next__"):
-        result = list(result)
-    if not isinstance(result, Sized):
-        raise TypeError(
-            f"Task returned a {type(result).__name__}, but num_returns={returns}: "
-            "return a list or tuple of that many objects."
-        )
-    if len(result) != returns:
-        raise ValueError(
-            f"Task returned {len(result)} objects, but num_returns={returns}."
-        )
-    return list(result)  # type: ignore[call-overload,no-any-return]
-
-
-def _method_of(name: str) -> Any:
-    """A method of the actor whose place this is, or one that every actor has."""
-    actor = current_place.get().actor
-    if name == "__ray_call__":
-        return partial(_call_with, actor)
-    if name == "__ray_ready__":
-        return _true
-    if name == "__ray_terminate__":
-        return _terminate
-    return getattr(actor, name)
-
-
-def _call_with(
-    actor: object, function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    return function(actor, *args, **kwargs)
-
-
-def _true() -> bool:
-    return True
-
-
-def _terminate() -> None:
-    raise ActorExit

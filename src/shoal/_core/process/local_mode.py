@@ -11,21 +11,31 @@ What is different, and cannot be otherwise in one process:
 * modules, and classes (which are never copied), are shared: a task that changes a
   module's global or a class attribute changes it for all;
 * nothing runs in parallel, except threaded and async actors, which have threads;
-* nothing waits for resources; what asks for more than there is stays pending;
-* a task whose arguments come from an async actor runs on a thread of its own, later;
-* of a runtime environment only ``env_vars`` count, and are set while plain tasks and
-  plain actors run;
+* a task or call whose arguments are not there (they come from such an actor) runs on a
+  thread of its own when they are;
+* tasks wait for no resources, as the one that holds them may be their caller; actors
+  and placement groups do; what asks for more than there is stays pending;
+* of a runtime environment only ``env_vars`` count, and are set, for the whole process,
+  while plain tasks, plain actors and constructors run;
+* the end of an actor is the end of its instance only: what it registered with
+  ``atexit`` runs when the program ends, and ``kill`` does not spare its ``__del__``;
+* threads that user code starts in a task are taken for the driver's;
 * ``os._exit`` in a task ends the program.
 
-Parts: ``local_peer.py`` (objects), ``local_execution.py`` (calls), ``local_actors.py``,
-``local_streams.py``, ``local_supply.py`` (resources), ``local_place.py`` (who am I).
+Parts: ``local_peer.py`` (objects), ``local_calls.py``, ``local_execution.py``,
+``local_actors.py``, ``local_runners.py`` (where actors run), ``local_registry.py``
+(their names), ``local_streams.py``, ``local_groups.py`` (placement groups),
+``local_supply.py`` (resources), ``local_place.py`` (who am I), ``local_waiting.py``,
+``local_views.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +43,9 @@ from typing import TYPE_CHECKING, Any
 
 from shoal._core.base.ids import JOB_ID_BYTES, NODE_ID_BYTES, UNIQUE_ID_BYTES
 from shoal._core.base.object_ref import ObjectRef, counted_ref
+from shoal._core.io import interrupts
 from shoal._core.owner.calls import STREAMING, CallTemplate
-from shoal._core.owner.references import PENDING
+from shoal._core.process import local_waiting
 from shoal._core.process.local_actors import LocalActor
 from shoal._core.process.local_calls import LocalArguments, LocalCall
 from shoal._core.process.local_execution import LocalExecutor
@@ -109,6 +120,10 @@ class LocalModeSession:
         self._environments: dict[str, dict[str, Any]] = {"": {}}
         self._views = LocalViews(self.executor, self._registry, settings["node_name"])
         self.peer.install_hooks()
+        if threading.current_thread() is threading.main_thread() and (
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):
+            interrupts.install(_always)
         begin_places(self._info["runtime_env"], on_change)
 
     def stop(self) -> None:
@@ -116,6 +131,8 @@ class LocalModeSession:
         self._registry.end_all("the session was shut down")
         self.peer.close()
         self.executor.close()
+        if threading.current_thread() is threading.main_thread():
+            interrupts.uninstall()
         end_places()
 
     # -- facts -----------------------------------------------------------------------
@@ -342,33 +359,7 @@ class LocalModeSession:
             TypeError: something in the list is no ref.
             ValueError: a ref twice.
         """
-        _check_waitables(refs)
-        deadline = deadline_of(timeout)
-        # (what says whether it is ready, what may have to be run for that)
-        watched = [self._readiness(one) for one in refs]
-
-        def are_enough() -> bool:
-            ready: int = sum(is_ready() for is_ready, _ in watched)
-            return ready >= num_returns
-
-        for is_ready, help_along in watched:
-            if not is_ready() and not are_enough():
-                help_along(deadline)
-        self.peer.wait_until(are_enough, deadline)
-        ready: list[Any] = []
-        rest: list[Any] = []
-        for one, (is_ready, _) in zip(refs, watched, strict=True):
-            chosen = ready if len(ready) < num_returns and is_ready() else rest
-            chosen.append(one)
-        return ready, rest
-
-    def _readiness(self, waitable: Any) -> tuple[Any, Any]:
-        if not isinstance(waitable, ObjectRef):
-            stream = waitable._record.stream
-            return lambda: stream.has_news, lambda _deadline: stream.pull()
-        with self.peer.lock:
-            entry = self.peer.entry_of(waitable)
-        return lambda: entry.state != PENDING, partial(_help_along, entry)
+        return local_waiting.wait(self.peer, refs, num_returns, timeout)
 
     # -- actors ----------------------------------------------------------------------
 
@@ -459,15 +450,13 @@ def _place_of(sclass: LocalClass) -> LocalPlace:
     return place
 
 
+def _always() -> bool:
+    return True
+
+
 def _tell(news: asyncio.Future[None]) -> None:
     if not news.done():
         news.set_result(None)
-
-
-def _help_along(entry: Any, deadline: float | None) -> None:
-    record = entry.record
-    if record is not None:
-        record.help_along(deadline)
 
 
 def _returned(call: CallTemplate, record: LocalCall, refs: list[ObjectRef[Any]]) -> Any:
@@ -475,18 +464,6 @@ def _returned(call: CallTemplate, record: LocalCall, refs: list[ObjectRef[Any]])
     if call.returns == STREAMING:
         return record, refs[0]
     return refs[0] if call.returns in (1, -1) else refs
-
-
-def _check_waitables(refs: list[Any]) -> None:
-    for ref in refs:
-        if not isinstance(ref, ObjectRef) and not hasattr(ref, "_record"):
-            raise TypeError(
-                "wait takes a list of ObjectRefs; the list holds a "
-                f"{type(ref).__name__}: {ref!r:.80}"
-            )
-    distinct = {ref if isinstance(ref, ObjectRef) else id(ref) for ref in refs}
-    if len(distinct) < len(refs):
-        raise ValueError("wait was given a ref twice; every ref must be there once.")
 
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ again by the thread that has it, because Python may run a user's destructor anyw
 User code never runs under it on purpose: what a change causes (a call whose arguments
 are there now, the end of an actor nobody can reach) is put in ``later`` and done when
 the outermost holder has let go.  The death of a ref only notes its id and asks for
-``settle``, which does nothing while somebody holds the lock: the holder does it then.
+``settle``, which frees nothing while somebody holds the lock: the holder does it then.
 
 Does not: run tasks (``local_execution.py``) or know actors.
 """
@@ -21,6 +21,7 @@ import concurrent.futures
 import os
 import sys
 import threading
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,7 +35,7 @@ from shoal._core.base.ids import (
     JobId,
     task_id_source,
 )
-from shoal._core.base.object_ref import ObjectRef, RefHooks, counted_ref, hooks
+from shoal._core.base.object_ref import ObjectRef, counted_ref, hooks
 from shoal._core.io.interrupts import interruptible
 from shoal._core.owner.references import (
     FAILED,
@@ -75,20 +76,28 @@ class _PeerLock:
         self._lock = threading.RLock()
         self._drain = drain
         self._settle = settle
-        self.changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
         #: how many times its holder has taken it
-        self.depth = 0
+        self._depth = 0
+        self._holder: int | None = None
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the present thread holds it."""
+        return self._holder == get_ident()
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        self.depth += 1
+        self._depth += 1
+        self._holder = get_ident()
 
     def __exit__(self, *_: object) -> None:
-        if self.depth == 1:
+        if self._depth == 1:
             self._drain()
-            self.changed.notify_all()
-        self.depth -= 1
-        is_free = not self.depth
+            self._changed.notify_all()
+            self._holder = None
+        self._depth -= 1
+        is_free = not self._depth
         self._lock.release()
         if is_free:
             self._settle()
@@ -98,20 +107,25 @@ class _PeerLock:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            if self.depth:
-                return False
             self._drain()
-            return True
         finally:
             self._lock.release()
+        return True
 
     def sleep_until(
-        self, is_true: Callable[[], object], timeout_s: float | None
+        self, is_true: Callable[[], object], deadline: float | None
     ) -> bool:
         """Let go until a change makes ``is_true`` so; False when time is up first."""
         with self._lock:
-            assert not self.depth, "nobody sleeps in the middle of a change"
-            return bool(self.changed.wait_for(is_true, timeout_s))
+            assert not self._depth, "nobody sleeps in the middle of a change"
+            while True:
+                self._holder = get_ident()
+                found = bool(is_true())
+                self._holder = None
+                left = None if deadline is None else deadline - monotonic()
+                if found or (left is not None and left <= 0):
+                    return found
+                self._changed.wait(left)
 
 
 interruptible(_PeerLock.sleep_until)
@@ -137,6 +151,7 @@ class LocalPeer:
 
     def install_hooks(self) -> None:
         """Make this the table in which the refs of the process are counted."""
+        _forking.peer = self
         hooks.dropped = self._dropped
         hooks.rebuilt = self._on_rebuilt
         hooks.written = self._on_written
@@ -145,9 +160,8 @@ class LocalPeer:
 
     def close(self) -> None:
         """Count refs no longer; wake whoever waits."""
-        nothing = RefHooks()
-        for name in RefHooks.__slots__:
-            setattr(hooks, name, getattr(nothing, name))
+        hooks.detach()
+        _forking.peer = None
         with self.lock:
             self.is_closed = True
             self._dropped.clear()
@@ -171,11 +185,12 @@ class LocalPeer:
             self.refs.release(dropped.popleft())
 
     def settle(self) -> None:
-        """Free what died and do what is due, unless the holder of the lock will."""
-        while self._dropped or self.later:
-            if not self.lock.try_drain():
-                return
+        """Free what died and do what is due, unless this is the middle of a change."""
+        while (self._dropped or self.later) and not self.lock.is_mine:
+            is_drained = self.lock.try_drain()
             self._do_what_is_due()
+            if not is_drained:  # the holder of the lock does it
+                return
 
     def _do_what_is_due(self) -> None:
         while True:
@@ -261,8 +276,8 @@ class LocalPeer:
             RaySystemError: the session ended meanwhile.
         """
         self.settle()
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        found = self.lock.sleep_until(lambda: is_true() or self.is_closed, left)
+        found = self.lock.sleep_until(lambda: is_true() or self.is_closed, deadline)
+        self.settle()
         if found and self.is_closed and not is_true():
             raise RaySystemError(
                 RuntimeError("the session was shut down while this waited in it")
@@ -315,6 +330,33 @@ class LocalPeer:
                     start_thread(partial(entry.record.help_along, None))
                 return
         deliver()
+
+
+class _Forking:
+    """Has the forking thread hold the lock, so that nobody else does in the child."""
+
+    def __init__(self) -> None:
+        self.peer: LocalPeer | None = None
+        self._held: list[_PeerLock] = []
+
+    def before(self) -> None:
+        """A thread of this process is about to fork."""
+        if self.peer is not None:
+            self.peer.lock.__enter__()
+            self._held.append(self.peer.lock)
+
+    def after(self) -> None:
+        """It has, and this is the parent or the child."""
+        if self._held:
+            self._held.pop().__exit__()
+
+
+_forking = _Forking()
+os.register_at_fork(
+    before=_forking.before,
+    after_in_parent=_forking.after,
+    after_in_child=_forking.after,
+)
 
 
 class _Delivery:

@@ -66,7 +66,7 @@ class _HereRunner:
     def construct(self) -> None:
         """Run the constructor here."""
         self._context.run(self._actor.construct)
-        self._actor.pump()
+        self._actor.open()
 
     def launch(self, call: LocalCall) -> None:
         """Run a call here."""
@@ -104,7 +104,7 @@ class _ThreadRunner:
     def construct(self) -> None:
         """Run the constructor here."""
         self._context.run(self._actor.construct)
-        self._actor.pump()
+        self._actor.open()
 
     def launch(self, call: LocalCall) -> None:
         """Give the call to a thread of its group, a new one if all are busy."""
@@ -165,7 +165,7 @@ class _LoopRunner:
 
         async def construct() -> None:
             self._actor.construct()
-            self._actor.pump()
+            self._actor.open()
 
         post(self._loop, lambda: self._begin(construct(), self._context))
 

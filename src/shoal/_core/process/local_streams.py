@@ -1,8 +1,9 @@
 """Local mode: streams whose producer runs when its consumer asks for the next item.
 
-A generator task needs no thread of its own: whoever takes an item runs the generator
-up to its next ``yield``.  What can be seen is the same as with a producer elsewhere,
-except that a generator nobody reads does not run.  Whoever waits for the end of the
+A generator task needs no thread of its own.  It runs to its first ``yield`` when it is
+called, and whoever takes an item after that runs it up to the next.  What can be seen
+is the same as with a producer elsewhere, except that one that nobody reads does not
+get further.  Whoever waits for the end of the
 task (``completed()``, or a later call to the same actor) runs it to the end, or as far
 as back-pressure lets it go.
 
@@ -34,6 +35,10 @@ def next_of(iterator: Iterator[Any]) -> Any:
 interruptible(next_of)
 
 
+def _nothing() -> None:
+    return None
+
+
 class LocalStream(Stream):
     """The items of one streaming call.
 
@@ -43,7 +48,7 @@ class LocalStream(Stream):
         lock: of the peer.
     """
 
-    __slots__ = ("_has_turn", "_lock", "backpressure", "produce")
+    __slots__ = ("_has_turn", "_lock", "backpressure", "on_pause", "produce")
 
     def __init__(
         self, task_id: bytes, backpressure: int, lock: AbstractContextManager[None]
@@ -54,6 +59,8 @@ class LocalStream(Stream):
         #: and where it runs by itself.  Nothing else refers to the generator, so that
         #: forgetting this closes it.
         self.produce: Callable[[], None] | None = None
+        #: told (under the lock) when a thread has left the generator
+        self.on_pause: Callable[[], None] = _nothing
         self._lock = lock
         #: somebody runs the generator at this moment
         self._has_turn = False
@@ -72,6 +79,11 @@ class LocalStream(Stream):
     def has_news(self) -> bool:
         """Whether the next item is here, or the end is known."""
         return self.taken in self.arrived or self.is_over
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a thread is in the producer."""
+        return self._has_turn
 
     @property
     def can_go_on(self) -> bool:
@@ -112,6 +124,7 @@ class LocalStream(Stream):
         finally:
             with self._lock:
                 self._has_turn = False
+                self.on_pause()
         return True
 
     def run_on(self, deadline: float | None) -> None:

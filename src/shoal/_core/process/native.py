@@ -329,8 +329,12 @@ class NativeSession:
             returns = peer.owner.tasks.submit(record)
             if hooks.dropped:
                 peer.drain_dropped()
+            # A call behind another one on an ordered actor can wait for company; it
+            # could not run yet in any case.
             if engine.dirty and (
-                calls.channel is None or len(calls.channel.inflight) == 1
+                not calls.is_ordered
+                or calls.channel is None
+                or len(calls.channel.inflight) == 1
             ):
                 engine.flush()
         engine.activity += 1

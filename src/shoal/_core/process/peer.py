@@ -606,6 +606,7 @@ class Peer:
     def close(self) -> None:
         """Hang up everything."""
         self.engine.close()
+        self.arena.unmap()
         with self.lock:
             for connection in self.engine.connections():
                 connection.is_open = False

@@ -31,6 +31,14 @@ def adopt_worker(peer: Any, executor: Any, info: dict[str, Any]) -> None:
     current.session = NativeSession(peer, info, executor=executor)
 
 
+def settle_interrupts(*, is_exiting: bool) -> None:
+    """Raise a Ctrl-C that came while the session ended, unless the program ends too."""
+    if is_exiting:
+        interrupts.pending.clear()
+    elif interrupts.pending:
+        interrupts.check()
+
+
 def _after_fork_in_child() -> None:
     session = current.session
     # Local mode is all in this process, and goes on in its copy.
@@ -39,6 +47,7 @@ def _after_fork_in_child() -> None:
         current.is_forked = True
         session.peer.abandon()
         hooks.detach()
+        interrupts.pending.clear()
         interrupts.uninstall()
 
 

@@ -80,6 +80,10 @@ def start_local(
                     f"{_what_it_said(said, config['session_dir'])}"
                 )
             ) from error
+        except BaseException:  # Ctrl-C: no session that nobody has a hold of
+            daemon.kill()
+            daemon.wait()
+            raise
     finally:
         os.close(said)
 

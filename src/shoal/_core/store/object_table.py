@@ -12,6 +12,7 @@ state                 event                                  next
 ====================  =====================================  ====================
 absent                create                                 created
 created               seal by its creator                    sealed
+created               pin ahead of the seal                  created
 created               abort, or its creator is gone          absent
 created               free                                   created and dropped
 created and dropped   seal, abort, or its creator is gone    absent
@@ -359,7 +360,6 @@ class ObjectTable:
         writing: dict[Client, dict[bytes, None]] = {}
         for object_id, entry in self._entries.items():
             if not entry.is_sealed:
-                assert not entry.pins, f"{object_id.hex()} is pinned and unsealed"
                 writing.setdefault(entry.creator, {})[object_id] = None
             elif entry.is_dropped:
                 assert entry.pins, f"{object_id.hex()} should be gone"

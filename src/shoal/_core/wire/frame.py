@@ -17,6 +17,9 @@ PROTOCOL_VERSION = 1
 #: Largest frame accepted.  Values above the inline limit travel through the store.
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 
+#: What decoding raises, besides its own errors, for text that is no UTF-8, strange keys
+#: and endless nesting.
+_NO_MESSAGE = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _encoder = msgspec.msgpack.Encoder()
 _encode_into = _encoder.encode_into
 
@@ -71,7 +74,7 @@ class FrameReader:
                     break
                 messages.append(decode(view[start + 4 : stop]))
                 start = stop
-        except msgspec.MsgspecError as error:
+        except _NO_MESSAGE as error:
             raise FrameError(f"a frame holds no known message: {error}") from error
         finally:
             view.release()
