@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 import uuid
@@ -314,6 +315,20 @@ def shutdown(
     settle_interrupts(is_exiting=_exiting_interpreter)
 
 
+_before_fork = threading.local()
+#: What a driver handles in ways of its own.
+_OUR_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _hold_signals() -> None:
+    """A signal for a child must not meet the parent's handlers, which it inherits."""
+    _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OUR_SIGNALS)
+
+
+def _let_signals_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before_fork.mask)
+
+
 def _after_fork_in_child() -> None:
     """A forked child may init anew; the parent's session is not its to use or end."""
     session = _State.session
@@ -322,10 +337,15 @@ def _after_fork_in_child() -> None:
         if session.driver is not None:
             session.driver.give_back_signals()
     _State.lock = threading.RLock()
+    _let_signals_through()
 
 
 # Runs after the handler of ``process.session``, which was registered first.
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_hold_signals,
+    after_in_parent=_let_signals_through,
+    after_in_child=_after_fork_in_child,
+)
 
 
 def is_initialized() -> bool:
