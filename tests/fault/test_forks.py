@@ -164,6 +164,26 @@ def test_fork_while_threads_are_at_work(start: Start) -> None:
     _ends_well(program)
 
 
+def test_a_child_is_ended_by_a_signal_however_early(start: Start) -> None:
+    program = start(
+        IN_FORK
+        + """
+    for number in [signal.SIGTERM, signal.SIGINT] * 100:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                time.sleep(1000)
+            except KeyboardInterrupt:
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(pid, number)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    say("done")
+    """
+    )
+    program.expect("done")
+    _ends_well(program)
+
+
 def test_a_child_that_lives_on_keeps_nothing_open(start: Start) -> None:
     program = start(
         IN_FORK

@@ -337,6 +337,12 @@ def _after_fork_in_child() -> None:
         if session.driver is not None:
             session.driver.give_back_signals()
     _State.lock = threading.RLock()
+    if (
+        signal.SIGINT in signal.sigpending()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        # Raised in here it would be lost, so it ends the child as any other signal.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _let_signals_through()
 
 

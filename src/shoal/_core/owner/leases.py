@@ -172,7 +172,7 @@ class OwnerLeases:
             if self._push(lease.channel, record):
                 room -= 1
                 loaded += 1
-                if record.is_careful or record.call.definition.max_calls:
+                if record.is_careful:
                     break
         if loaded > 1:
             self._set_timer(STALL_S)

@@ -53,8 +53,8 @@ _REUSE_LIMIT_BYTES = 2048
 
 #: From this size on numpy copies faster than a slice assignment, and without the GIL.
 _NUMPY_COPY_FROM_BYTES = 1 << 20
-#: Memory touched for the first time takes about 1 s/GB: well under 0.1 s a piece.
-_PIECE_BYTES = 64 << 20
+#: Memory touched for the first time takes about 1 s/GB: some 20 ms a piece.
+_PIECE_BYTES = 16 << 20
 
 _PICKLE_START = 0x80
 _FRAMED_START = 0x01
