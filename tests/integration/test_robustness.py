@@ -37,6 +37,7 @@ FREED_S = 1.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _session() -> Iterator[None]:
+    ray.shutdown()  # a session that tests before these share may still run
     ray.init(num_cpus=3, object_store_memory=300 * MEBIBYTE, log_to_driver=False)
     yield
     ray.shutdown()
