@@ -52,7 +52,6 @@ class ActorCalls:
         "owner",
         "queue",
         "state",
-        "unanswered",
         "unplaceable",
     )
 
@@ -82,7 +81,6 @@ class ActorCalls:
         self.owner = tasks
         #: creation arguments, held while the actor may be remade
         self.holds: list[bytes] = []
-        self.unanswered = 0
         #: killed by this process: later calls wait here for the news of its death
         self.is_killed = False
 
@@ -173,7 +171,6 @@ class ActorCalls:
         """The actor's process hung up; the control store will say what it means."""
         if self.channel is not None and self.state == ALIVE:
             self.state = RESTARTING
-            self.unanswered = len(self.channel.inflight)
 
     def _settle_unanswered(self) -> None:
         """Calls in flight when the actor died: send again, or fail."""

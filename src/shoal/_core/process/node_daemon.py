@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -426,7 +426,3 @@ class NodeDaemon:
     def preload(self, modules: list[str]) -> None:
         """Have the fork server import modules that workers will want."""
         self._fork_server.send(msgspec.msgpack.encode({"preload": modules}))
-
-    def wall_time(self) -> float:
-        """Seconds since the epoch, for display."""
-        return time()

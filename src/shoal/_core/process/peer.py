@@ -94,16 +94,6 @@ class PeerLink:
         self.lease: Any = None
 
 
-class PinnedObject:
-    """An object of the arena as this process maps it."""
-
-    __slots__ = ("offset", "size")
-
-    def __init__(self, offset: int, size: int) -> None:
-        self.offset = offset
-        self.size = size
-
-
 class Peer:
     """One process of a session: owner machine, sockets, arena."""
 
@@ -148,7 +138,6 @@ class Peer:
         self._unpinned: deque[bytes] = deque()
         #: tasks whose generators died
         self.dropped_streams: deque[Any] = deque()
-        self._mapped: dict[bytes, PinnedObject] = {}
         self._listener: socket.socket | None = None
         self.engine.on_turn = self._end_turn
         self.engine.wants_heartbeat = self._has_references
@@ -344,7 +333,7 @@ class Peer:
             self.owner.tasks.drain()
 
     def _has_references(self) -> bool:
-        return bool(self.owner.refs.entries or self._mapped)
+        return bool(self.owner.refs.entries)
 
     # -- put ---------------------------------------------------------------------
 
